@@ -1,0 +1,67 @@
+"""The reference's CNN pair for 32, 48 and 64 pixels (Lin et al. 2021, appendix on network architectures)."""
+
+from collections import OrderedDict
+
+from torch import nn
+
+IMAGE_SIZES = (32, 48, 64)
+BATCH_NORM = {"momentum": 0.1, "eps": 1e-5}  # PyTorch's 0.1 is the reference's decay of 0.9
+
+
+def base_size(image_size: int) -> int:
+    """m, the side of the smallest feature map: 4, 6 or 8."""
+    if image_size not in IMAGE_SIZES:
+        raise ValueError(f"the CNN has shapes for {IMAGE_SIZES} pixels, not {image_size}")
+    return image_size // 8
+
+
+def channels(count: int, width: float) -> int:
+    """The reference's channel count scaled by `width`, at least 1."""
+    return max(1, round(count * width))
+
+
+class Generator(nn.Sequential):
+    """Latents `[B, latent_dim]` to images `[B, 3, image_size, image_size]` in (-1, 1)."""
+
+    def __init__(self, image_size: int, latent_dim: int = 128, width: float = 1.0) -> None:
+        m = base_size(image_size)
+        c512, c256, c128, c64 = (channels(count, width) for count in (512, 256, 128, 64))
+        self.latent_dim = latent_dim
+        super().__init__(
+            OrderedDict(
+                linear=nn.Linear(latent_dim, c512 * m * m),
+                reshape=nn.Unflatten(1, (c512, m, m)),
+                bn0=nn.BatchNorm2d(c512, **BATCH_NORM),
+                relu0=nn.ReLU(inplace=True),
+                deconv1=nn.ConvTranspose2d(c512, c256, 4, stride=2, padding=1),
+                bn1=nn.BatchNorm2d(c256, **BATCH_NORM),
+                relu1=nn.ReLU(inplace=True),
+                deconv2=nn.ConvTranspose2d(c256, c128, 4, stride=2, padding=1),
+                bn2=nn.BatchNorm2d(c128, **BATCH_NORM),
+                relu2=nn.ReLU(inplace=True),
+                deconv3=nn.ConvTranspose2d(c128, c64, 4, stride=2, padding=1),
+                bn3=nn.BatchNorm2d(c64, **BATCH_NORM),
+                relu3=nn.ReLU(inplace=True),
+                deconv4=nn.ConvTranspose2d(c64, 3, 3, stride=1, padding=1),
+                tanh=nn.Tanh(),
+            )
+        )
+
+
+class Discriminator(nn.Sequential):
+    """Images `[B, 3, image_size, image_size]` to scores `[B]`. No batch norm."""
+
+    def __init__(self, image_size: int, width: float = 1.0) -> None:
+        m = base_size(image_size)
+        table = [(64, 3, 1), (64, 4, 2), (128, 3, 1), (128, 4, 2), (256, 3, 1), (256, 4, 2), (512, 3, 1)]
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        c_in = 3
+        for index, (count, kernel_size, stride) in enumerate(table):
+            c_out = channels(count, width)
+            layers[f"conv{index}"] = nn.Conv2d(c_in, c_out, kernel_size, stride, padding=1)
+            layers[f"lrelu{index}"] = nn.LeakyReLU(0.1, inplace=True)
+            c_in = c_out
+        layers["flatten"] = nn.Flatten()
+        layers["linear"] = nn.Linear(c_in * m * m, 1)
+        layers["scores"] = nn.Flatten(0)  # [B, 1] to [B]
+        super().__init__(layers)

@@ -1,0 +1,160 @@
+"""What Hydra cannot check: values out of range, combinations that make no sense, and a run's identity."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gan_lab.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+# Keys that cannot change what a run computes: they are not part of its identity.
+NOT_IDENTITY = (
+    "device",
+    "fresh",
+    "paths",
+    "tracker",
+    "probes",
+    "metrics.batch_size",
+    "metrics.weights",
+    "train.log_every",
+    "train.sample_every",
+    "train.evaluate_every",
+    "train.checkpoint_every",
+    "train.keep_every",
+    "train.iterations",  # with a constant learning rate, more iterations are the same run going on
+)
+
+# key: (type, least, most); an optional key may be absent.
+RANGES: dict[str, tuple[type, float, float]] = {
+    "seed": (int, 0, 2**63 - 1),
+    "dataset.image_size": (int, 1, 4096),
+    "arch.width": (float, 1e-3, 64),
+    "arch.latent_dim": (int, 1, 2**20),
+    "norm.scale": (float, 1e-6, 1e6),
+    "norm.n_power_iterations": (int, 1, 10_000),
+    "norm.warmup_iterations": (int, 0, 10_000),
+    "optimizer.g_lr": (float, 0, 1e9),
+    "optimizer.d_lr": (float, 0, 1e9),
+    "optimizer.n_dis": (int, 1, 1000),
+    "metrics.num_generated": (int, 2, 10_000_000),
+    "metrics.is_splits": (int, 1, 10_000),
+    "metrics.batch_size": (int, 1, 100_000),
+    "train.iterations": (int, 1, 10**12),
+    "train.batch_size": (int, 1, 10**6),
+    "train.log_every": (int, 1, 10**12),
+    "train.sample_every": (int, 0, 10**12),
+    "train.evaluate_every": (int, 0, 10**12),
+    "train.checkpoint_every": (int, 1, 10**12),
+    "train.keep_every": (int, 1, 10**12),
+    "probes.every": (int, 0, 10**12),
+}
+
+
+def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
+    """The config that `train.py` would compose from these overrides.
+
+    `config_dir` is a folder of the user's own choices, like `--config-dir`.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return hydra_compose("train", overrides=[*overrides, *search])
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain values; raises UserError where one is missing or points nowhere."""
+    try:
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            raise UserError(f"{missing[0]} has no value: give it one, as in {missing[0]}=...")
+        plain = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the config cannot be resolved: {str(error).splitlines()[0]}") from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def lookup(config: dict[str, Any], dotted: str) -> Any:
+    """The value at a dotted key, or None where it is absent."""
+    node: Any = config
+    for part in dotted.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def check(config: dict[str, Any]) -> None:
+    """Refuse a resolved config that cannot make sense; raises UserError before anything is built."""
+    for key, (kind, least, most) in RANGES.items():
+        value = lookup(config, key)
+        if value is None:
+            continue
+        whole = kind is int
+        fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        if not fits or not least <= value <= most:
+            noun = "a whole number" if whole else "a number"
+            raise UserError(f"{key}={value} is not {noun} from {least} to {most:g}: set {key} to one")
+    _check_combinations(config)
+
+
+def _check_combinations(config: dict[str, Any]) -> None:
+    size, sizes = config["dataset"]["image_size"], config["arch"].get("image_sizes")
+    if sizes and size not in sizes:
+        known = ", ".join(map(str, sizes))
+        raise UserError(
+            f"arch={config['arch']['name']} has no shape for dataset.image_size={size}: take one of {known}, or "
+            "another arch"
+        )
+    metrics, name = config["metrics"], config["dataset"]["name"]
+    if metrics.get("extractor") == "digits" and name != "digits":
+        raise UserError(
+            f"metrics=digits judges handwritten digits, not dataset={name}: take metrics=inception or metrics=none"
+        )
+    splits, count = metrics.get("is_splits"), metrics.get("num_generated")
+    if splits and count and splits > count:
+        raise UserError(f"metrics.is_splits={splits} exceeds metrics.num_generated={count}: lower it")
+    mode = config["tracker"].get("mode")
+    modes = ("auto", "online", "offline", "disabled")
+    if mode not in modes:
+        raise UserError(f"tracker.mode={mode} is none of {', '.join(modes)}: take one of them")
+    precision = config["train"]["precision"]
+    if precision != "fp32":
+        raise UserError(f"train.precision={precision} is not supported: take fp32")
+    device = str(config["device"])
+    if device != "auto" and device.split(":")[0] not in ("cpu", "cuda", "mps"):
+        raise UserError(f"device={device} is no device: take auto, cpu, cuda or cuda:<number>")
+
+
+def identity(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a resolved config that decides what a run computes."""
+    kept = copy.deepcopy(config)
+    for key in NOT_IDENTITY:
+        *parents, last = key.split(".")
+        node = lookup(kept, ".".join(parents)) if parents else kept
+        if isinstance(node, dict):
+            node.pop(last, None)
+    return kept
+
+
+def run_id(config: dict[str, Any]) -> str:
+    """A short hash of what the run computes: the same for the same command, whatever machine runs it."""
+    text = json.dumps(identity(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def run_directory(config: dict[str, Any]) -> Path:
+    """`<outputs>/<dataset>/<arch>/<norm>/seed<k>-<id>`, a function of what the run computes."""
+    names = (config[axis]["name"] for axis in ("dataset", "arch", "norm"))
+    return Path(config["paths"]["outputs"]).joinpath(*names, f"seed{config['seed']}-{run_id(config)}")

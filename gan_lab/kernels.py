@@ -1,0 +1,53 @@
+"""The layout of convolution kernels and linear weights, written down once.
+
+The paper's formulas speak of a kernel `[c_out, c_in, kh, kw]`. PyTorch keeps that order for
+convolutions, swaps it for transposed ones, and drops the last two axes for linear layers.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+WEIGHTED = (nn.Linear, *CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS)
+
+
+def weighted_layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The linear, convolution and transposed convolution layers of a network, with their dotted names."""
+    return ((name, module) for name, module in network.named_modules() if isinstance(module, WEIGHTED))
+
+
+@dataclass(frozen=True)
+class KernelLayout:
+    """How a layer's weight maps to the paper's `[c_out, c_in, kh, kw]`."""
+
+    transposed: bool
+    groups: int
+
+    @classmethod
+    def of(cls, layer: nn.Module) -> "KernelLayout":
+        return cls(isinstance(layer, TRANSPOSED_CONVOLUTIONS), getattr(layer, "groups", 1))
+
+    def kernel(self, weight: Tensor) -> Tensor:
+        """The weight as `[c_out, c_in / groups, k]`, k = kh·kw (1 if linear); a view where possible."""
+        if not self.transposed:
+            return weight.reshape(weight.shape[0], weight.shape[1], -1)
+        c_in, c_out = weight.shape[0] // self.groups, weight.shape[1]  # of one group
+        by_group = weight.reshape(self.groups, c_in, c_out, -1)
+        return by_group.transpose(1, 2).reshape(self.groups * c_out, c_in, -1)
+
+    def fans(self, weight: Tensor) -> tuple[int, int]:
+        """(fan-in, fan-out): the inputs that feed one output, the outputs that one input feeds.
+
+        `c_in·kh·kw` and `c_out·kh·kw` with the channels of one group; strides are not counted.
+        """
+        c_out, c_in, k = self.kernel(weight).shape
+        return c_in * k, c_out * k // self.groups
+
+
+def fans(layer: nn.Module) -> tuple[int, int]:
+    """(fan-in, fan-out) of a linear or convolution layer; see `KernelLayout.fans`."""
+    assert isinstance(layer.weight, Tensor)
+    return KernelLayout.of(layer).fans(layer.weight)

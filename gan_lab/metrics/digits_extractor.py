@@ -1,0 +1,100 @@
+"""A small digits classifier as a torch-fidelity feature extractor: the judge of generated digits.
+
+An Inception network trained on photographs says nothing of handwritten digits; this one reads them.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch_fidelity import FeatureExtractorBase, register_feature_extractor
+
+from gan_lab.data.digits import load_grey, to_rgb
+from gan_lab.files import replacing
+from gan_lab.streams import stream
+
+NAME = "digits"
+FEATURES, LOGITS = "64", "logits"
+RECIPE = "v1"  # part of the cached file's name: change it with anything that changes the weights
+HELD_OUT = 360  # of 1,797
+
+
+class DigitsExtractor(FeatureExtractorBase):
+    """uint8 images `[B, 3, H, W]` to the classifier's 64 features `[B, 64]` and 10 logits `[B, 10]`."""
+
+    def __init__(
+        self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: object
+    ) -> None:
+        super().__init__(name, features_list)
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(32 * 4 * 4, 64),
+        )  # fmt: skip
+        self.classifier = nn.Linear(64, 10)
+        if feature_extractor_weights_path:
+            self.load_state_dict(load_file(feature_extractor_weights_path))
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return FEATURES, LOGITS
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return {"isc": LOGITS, "fid": FEATURES, "kid": FEATURES, "prc": FEATURES}[metric]
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        grey = images.float().mean(dim=1, keepdim=True) / 255
+        features = self.convolutions(F.adaptive_avg_pool2d(grey, 16))
+        named = {FEATURES: features, LOGITS: self.classifier(F.relu(features))}
+        return tuple(named[name] for name in self.features_list)
+
+
+register_feature_extractor(NAME, DigitsExtractor)
+
+
+def split() -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the digits that the classifier is trained on, and of those held out to judge it."""
+    order = torch.randperm(1797, generator=stream(0, "digits split")).numpy()
+    return order[HELD_OUT:], order[:HELD_OUT]
+
+
+def weights(root: Path) -> Path:
+    """The classifier's weights under `root`, trained on first use: deterministic, on the CPU, in seconds."""
+    path = root / f"digits-classifier-{RECIPE}.safetensors"
+    if not path.exists():
+        with replacing(path) as temporary:
+            save_file(_train().state_dict(), temporary)
+    return path
+
+
+def _train(epochs: int = 12, batch_size: int = 32) -> DigitsExtractor:
+    train, _ = split()
+    grey, labels = load_grey()
+    images = torch.from_numpy(to_rgb(grey[train], 32))
+    targets = torch.from_numpy(labels[train])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = DigitsExtractor(NAME, [FEATURES, LOGITS])
+    steps_per_epoch = len(train) // batch_size
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=epochs * steps_per_epoch)
+    for epoch in range(epochs):
+        rng = stream(0, "digits classifier", epoch)
+        for index in torch.randperm(len(train), generator=rng)[: steps_per_epoch * batch_size].split(batch_size):
+            # Shifts by up to two pixels, so that a digit is read wherever the generator puts it.
+            dy, dx = torch.randint(-2, 3, (2,), generator=rng).tolist()
+            _, logits = network(images[index].roll((dy, dx), (2, 3)))
+            loss = F.cross_entropy(logits, targets[index], label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return network.eval()

@@ -1,0 +1,38 @@
+"""The parametrization that divides a weight by its sigma."""
+
+import torch
+from torch import Tensor, nn
+
+from gan_lab.norms.sigma import SigmaEstimator
+
+
+class SpectralNormalization(nn.Module):
+    """`W ↦ s · W / σ(W)`, for `torch.nn.utils.parametrize`.
+
+    In training mode each evaluation of the weight first takes `n_power_iterations` steps; in eval mode, and
+    inside `frozen`, nothing moves. Inside `torch.nn.utils.parametrize.cached()` the weight is evaluated, and
+    the vectors moved, once for any number of passes. Sigma is computed in the weight's own precision, also
+    under autocast.
+    """
+
+    def __init__(self, estimator: SigmaEstimator, scale: float = 1.0, n_power_iterations: int = 1) -> None:
+        super().__init__()
+        self.estimator = estimator
+        self.scale = scale
+        self.n_power_iterations = n_power_iterations
+        self.is_frozen = False
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The effective weight, of the shape of `weight`."""
+        with torch.autocast(weight.device.type, enabled=False):
+            if self.training and not self.is_frozen:
+                for _ in range(self.n_power_iterations):
+                    self.estimator.power_iterate(weight)
+            return weight * (self.scale / self.estimator(weight))
+
+    def right_inverse(self, effective: Tensor) -> Tensor:
+        """What is stored when somebody assigns `layer.weight`: the weight itself, sigma undone by no one.
+
+        Normalization forgets the length of a weight, so any positive multiple would do.
+        """
+        return effective

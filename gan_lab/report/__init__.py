@@ -1,0 +1,1 @@
+"""From finished runs to what a person reads."""

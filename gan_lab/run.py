@@ -1,0 +1,287 @@
+"""From a composed config to a finished run: builds the parts and hands them to the trainer."""
+
+import contextlib
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from gan_lab import norms
+from gan_lab.config import check, resolved, run_directory, run_id
+from gan_lab.data import Batches, ImageArray
+from gan_lab.errors import UserError
+from gan_lab.metrics import Evaluator
+from gan_lab.metrics.extractors import create as create_extractor
+from gan_lab.report.summary import FID_NAMES, extremes, summary
+from gan_lab.run_directory import DIVERGED, FAILED, FINISHED, INTERRUPTED, RUNNING, RunDirectory
+from gan_lab.streams import stream
+from gan_lab.tracking import Guarded, JsonLines, Tracker, Trackers
+from gan_lab.tracking.base import RunInfo
+from gan_lab.tracking.console import Console
+from gan_lab.training import Diverged, Interrupted, Schedule, Trainer, checkpoint
+from gan_lab.training.stopping import StopRequest
+
+log = logging.getLogger(__name__)
+
+EXIT_STATUS = {FINISHED: 0, FAILED: 1, DIVERGED: 3, INTERRUPTED: 4}
+WRONG_CONFIG = 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: its exit status, and its last FID (NaN where there is none) for a sweeper to minimize."""
+
+    exit_status: int
+    fid: float = math.nan
+
+
+def run(cfg: DictConfig) -> Outcome:
+    """Train what `cfg` describes, or go on where it was left; prints a summary, or one sentence on what is wrong."""
+    try:
+        return _run(resolved(cfg))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return Outcome(WRONG_CONFIG)
+
+
+def _run(config: dict[str, Any]) -> Outcome:
+    check(config)
+    directory = RunDirectory(run_directory(config))
+    if not config["fresh"] and (ended := _ended_before(directory, config["train"]["iterations"])):
+        print(summary(directory, ended, was_before=True))
+        return _outcome(directory, ended)
+
+    # Everything that can be refused is built before the run directory is touched.
+    device = pick_device(config["device"])
+    _make_deterministic()
+    data = Path(config["paths"]["data"])
+    array = load_images(config, data)
+    generator, discriminator = build_networks(config, device)
+    g_optimizer = build(config["optimizer"]["generator"], "optimizer", generator.parameters())
+    d_optimizer = build(config["optimizer"]["discriminator"], "optimizer", discriminator.parameters())
+    loss = build(config["loss"], "loss")
+    evaluator = build_evaluator(config, array, data, device)
+    batches = Batches(array.images, config["train"]["batch_size"], config["seed"], device)
+
+    directory.create(config, config["fresh"])
+    with _logging_to(directory.log), StopRequest() as stop:
+        state = checkpoint.load_newest(directory.checkpoints)
+        start = state["iteration"] if state else 0
+        record = JsonLines(directory.metrics, state["record_length"] if state else 0)
+        sinks = Trackers([record, Console(start, config["train"]["iterations"]), *_tracker(config, directory, start)])
+        trainer = Trainer(
+            generator=generator,
+            discriminator=discriminator,
+            loss=loss,
+            g_optimizer=g_optimizer,
+            d_optimizer=d_optimizer,
+            batches=batches,
+            latent_dim=config["arch"]["latent_dim"],
+            seed=config["seed"],
+            schedule=_schedule(config),
+            sink=sinks,
+            evaluate=evaluator.evaluate if evaluator else None,
+            samples=directory.samples,
+            checkpoints=directory.checkpoints,
+            record_length=record.length,
+            stop_requested=lambda: stop.signal_name,
+        )
+        if state:
+            _restore(trainer, state, directory)
+        ended = _train(trainer, directory, config["seed"], device)
+        sinks.finish(ended)
+    print(summary(directory, ended))
+    return _outcome(directory, ended)
+
+
+def _train(trainer: Trainer, directory: RunDirectory, seed: int, device: torch.device) -> str:
+    """Train, write the generator, keep the status true all along; returns the state in which the run ended."""
+
+    def status(state: str, reason: str) -> str:
+        directory.write_status(state, trainer.iteration, reason, seed, str(device))
+        return state
+
+    status(RUNNING, "")
+    log.info("training in %s on %s from iteration %d", directory.root, device, trainer.iteration)
+    try:
+        trainer.train()
+        trainer.write_generator(directory.generator)
+    except Interrupted as error:
+        return status(INTERRUPTED, str(error))
+    except Diverged as error:
+        log.warning("diverged: %s", error)
+        return status(DIVERGED, str(error))
+    except BaseException as error:
+        log.exception("failed at iteration %d", trainer.iteration)
+        status(FAILED, f"{type(error).__name__}: {error}")
+        raise
+    return status(FINISHED, "")
+
+
+def _ended_before(directory: RunDirectory, iterations: int) -> str | None:
+    """The state of a run that needs no further training; None where there is something to do."""
+    status = directory.read_status()
+    state = status.get("state")
+    if state == DIVERGED or (state == FINISHED and status.get("iteration", 0) >= iterations):
+        return state
+    return None
+
+
+def _outcome(directory: RunDirectory, state: str) -> Outcome:
+    last = [extremes(directory.metrics, name)["last"] for name in FID_NAMES]
+    return Outcome(EXIT_STATUS[state], next((fid for fid in last if fid is not None), math.nan))
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is a GPU where there is one. Raises UserError where it is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device={name} cannot be used here ({reason}): take device=auto") from error
+    return torch.device(name)
+
+
+def _make_deterministic() -> None:
+    """The same seed shall give the same run, bit for bit, on one machine."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition for determinism
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def factory(node: dict[str, Any], axis: str) -> Callable[..., Any]:
+    """What a config node's `_target_` names, its other keys bound; raises UserError naming the axis."""
+    node = {key: value for key, value in node.items() if key != "name"}
+    try:
+        return instantiate({**node, "_partial_": True}, _convert_="all")
+    except InstantiationException as error:
+        raise UserError(f"the config of {axis} is wrong: {_one_line(error.__cause__ or error)}") from error
+
+
+def build(node: dict[str, Any], axis: str, *arguments: Any, **named: Any) -> Any:
+    """Call what a config node names; raises UserError naming the axis where it refuses its arguments."""
+    make = factory(node, axis)
+    try:
+        return make(*arguments, **named)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the config of {axis} does not fit {node['_target_']}: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def load_images(config: dict[str, Any], data: Path) -> ImageArray:
+    """The dataset's prepared array, made on first use."""
+    return build(config["dataset"]["prepare"], "dataset", root=data)
+
+
+def build_networks(config: dict[str, Any], device: torch.device) -> tuple[nn.Module, nn.Module]:
+    """The initialized generator, and the initialized and normalized discriminator, a function of the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(config["seed"], "networks").initial_seed())
+        generator = build(config["arch"]["generator"], "arch")
+        discriminator = build(config["arch"]["discriminator"], "arch")
+        build(config["init"]["generator"], "init", generator)
+        build(config["init"]["discriminator"], "init", discriminator)
+        layout = torch.channels_last if config["train"]["channels_last"] else torch.contiguous_format
+        for network in (generator, discriminator):
+            network.to(device, memory_format=layout)
+        norm = config["norm"]
+        if norm["estimator"]:
+            norms.normalize(
+                discriminator,
+                factory(norm["estimator"], "norm"),
+                scale=norm["scale"],
+                n_power_iterations=norm["n_power_iterations"],
+                warmup_iterations=norm["warmup_iterations"],
+            )
+    return generator, discriminator
+
+
+def build_evaluator(
+    config: dict[str, Any], array: ImageArray, data: Path, device: torch.device
+) -> Evaluator | None:
+    """The judge that `metrics` describes; None for metrics=none."""
+    metrics = config["metrics"]
+    if not metrics.get("extractor"):
+        return None
+    weights = Path(metrics["weights"]) if metrics["weights"] else None
+    return Evaluator(
+        create_extractor(metrics["extractor"], data, weights, device),
+        array,
+        cache=data / "cache",
+        num_generated=metrics["num_generated"],
+        num_real=metrics["num_real"],
+        is_splits=metrics["is_splits"],
+        batch_size=metrics["batch_size"],
+    )
+
+
+def _schedule(config: dict[str, Any]) -> Schedule:
+    train = config["train"]
+    return Schedule(
+        iterations=train["iterations"],
+        n_dis=config["optimizer"]["n_dis"],
+        log_every=train["log_every"],
+        probe_every=config["probes"]["every"],
+        sample_every=train["sample_every"],
+        evaluate_every=train["evaluate_every"],
+        checkpoint_every=train["checkpoint_every"],
+        keep_every=train["keep_every"],
+    )
+
+
+def _tracker(config: dict[str, Any], directory: RunDirectory, start: int) -> list[Tracker]:
+    """The tracker that the config names beside the local record, unable to stop the run; none if disabled."""
+    node = config["tracker"]
+    if node["mode"] == "disabled":
+        return []
+    unique = f"{config['dataset']['name']}-{run_id(config)}-{config['seed']}"
+    display = "/".join(directory.root.parts[-4:])
+    info = RunInfo(directory.root, unique, display, config, start)
+    return [Guarded(node["name"], lambda: build(node, "tracker", run=info))]
+
+
+def _restore(trainer: Trainer, state: dict[str, Any], directory: RunDirectory) -> None:
+    try:
+        trainer.load_checkpoint(state)
+    except (RuntimeError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"the checkpoints in {directory.checkpoints} do not fit this config ({reason}): "
+            "start over with fresh=true, which keeps them aside"
+        ) from error
+    log.info("resumed from iteration %d", trainer.iteration)
+
+
+@contextlib.contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Everything to the run's log, warnings to the terminal too."""
+    file, terminal = logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler()
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    terminal.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    terminal.setLevel(logging.WARNING)
+    logger = logging.getLogger("gan_lab")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(file)
+    logger.addHandler(terminal)
+    try:
+        yield
+    finally:
+        logger.removeHandler(file)
+        logger.removeHandler(terminal)
+        file.close()

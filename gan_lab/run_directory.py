@@ -1,0 +1,123 @@
+"""A run's directory: its files' names, and the status that says how the run stands."""
+
+import json
+import platform
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import gan_lab
+from gan_lab.errors import UserError
+from gan_lab.files import write_json, write_text
+
+RUNNING, FINISHED, DIVERGED, INTERRUPTED, FAILED = "running", "finished", "diverged", "interrupted", "failed"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run under `root`; see the README for what each holds."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def status(self) -> Path:
+        return self.root / "status.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.root / "samples"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def generator(self) -> Path:
+        return self.root / "generator.safetensors"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "train.log"
+
+    def create(self, config: dict[str, Any], fresh: bool) -> None:
+        """Make the directory and write the config; `fresh` first moves an old run aside, kept."""
+        try:
+            if fresh and self.root.exists():
+                self.root.rename(self._unused_name())
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_text(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        except OSError as error:
+            raise UserError(
+                f"the run directory {self.root} cannot be written ({error.strerror}): "
+                "set paths.outputs to a folder that can"
+            ) from error
+
+    def _unused_name(self) -> Path:
+        number = 1
+        while (kept := self.root.with_name(f"{self.root.name}.kept{number}")).exists():
+            number += 1
+        return kept
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved config of the run; raises UserError where this is no run directory."""
+        try:
+            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise UserError(f"{self.root} is not a run directory ({self.config.name} cannot be read)") from error
+        if not isinstance(config, dict):
+            raise UserError(f"{self.config} does not hold a config")
+        return config
+
+    def read_status(self) -> dict[str, Any]:
+        """The run's status, empty where there is none yet."""
+        try:
+            status = json.loads(self.status.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    def write_status(self, state: str, iteration: int, reason: str, seed: int, device: str) -> None:
+        """Record how the run stands: one of the five states, after `iteration` iterations, and why."""
+        write_json(self.status, {
+            "state": state,
+            "iteration": iteration,
+            "reason": reason,
+            "seed": seed,
+            "device": device,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            **versions(),
+        })
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of python, torch and the project, and the git revision of its source (None outside git)."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "gan_lab": gan_lab.__version__,
+        "git_revision": _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    here = Path(__file__).resolve().parent
+    try:
+        answer = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None if answer.returncode == 0 else None

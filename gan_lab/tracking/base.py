@@ -1,0 +1,84 @@
+"""The interface of a tracker, and how several are used as one without any of them stopping a run."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a tracker is told about a run when it starts."""
+
+    directory: Path
+    id: str  # unique among all runs, stable over resumes
+    name: str
+    config: Mapping[str, Any]
+    iteration: int  # the last one that counts; later records are of a lost continuation
+
+
+class Tracker(Protocol):
+    """A sink for what a run measures."""
+
+    def log(self, iteration: int, values: Mapping[str, float]) -> None:
+        """Record values, by metric name, after `iteration` iterations."""
+
+    def log_samples(self, iteration: int, grid: Path) -> None:
+        """Record a sample grid, a PNG file."""
+
+    def finish(self, state: str) -> None:
+        """The run ends in this state; write out everything."""
+
+
+class Guarded:
+    """A tracker that cannot stop a run: at its first failure one warning is given, then it is left alone."""
+
+    def __init__(self, name: str, start: Callable[[], Tracker]) -> None:
+        self._name = name
+        self._tracker: Tracker | None = None
+        self._try(lambda: setattr(self, "_tracker", start()))
+
+    def _try(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception as error:
+            self._tracker = None
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            log.warning("%s failed and is left out from here on: %s. The local record is whole.", self._name, reason)
+
+    def log(self, iteration: int, values: Mapping[str, float]) -> None:
+        if self._tracker:
+            tracker = self._tracker
+            self._try(lambda: tracker.log(iteration, values))
+
+    def log_samples(self, iteration: int, grid: Path) -> None:
+        if self._tracker:
+            tracker = self._tracker
+            self._try(lambda: tracker.log_samples(iteration, grid))
+
+    def finish(self, state: str) -> None:
+        if self._tracker:
+            tracker = self._tracker
+            self._try(lambda: tracker.finish(state))
+
+
+class Trackers:
+    """Several trackers as one."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self._trackers = trackers
+
+    def log(self, iteration: int, values: Mapping[str, float]) -> None:
+        for tracker in self._trackers:
+            tracker.log(iteration, values)
+
+    def log_samples(self, iteration: int, grid: Path) -> None:
+        for tracker in self._trackers:
+            tracker.log_samples(iteration, grid)
+
+    def finish(self, state: str) -> None:
+        for tracker in self._trackers:
+            tracker.finish(state)

@@ -1,0 +1,41 @@
+"""Progress for a person: a bar on a terminal, plain lines where the output is not one."""
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+SHOWN = {"loss/d": "D", "loss/g": "G", "metric/fid": "FID", "metric/fid_digits": "FID digits"}
+
+
+class Console:
+    """Shows losses, the last FID and the time left."""
+
+    def __init__(self, start: int, iterations: int) -> None:
+        self._shown: dict[str, float] = {}
+        self._begin, self._start, self._iterations = time.monotonic(), start, iterations
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=iterations, initial=start, unit="it", dynamic_ncols=True, smoothing=0.05)
+
+    def log(self, iteration: int, values: Mapping[str, float]) -> None:
+        self._shown |= {short: values[name] for name, short in SHOWN.items() if name in values}
+        text = "  ".join(f"{short} {value:.3f}" for short, value in self._shown.items())
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(iteration - self._bar.n)
+            return
+        left = (time.monotonic() - self._begin) / (iteration - self._start) * (self._iterations - iteration)
+        print(f"{iteration}/{self._iterations}  {text}  {tqdm.format_interval(left)} left", flush=True)
+
+    def log_samples(self, iteration: int, grid: Path) -> None:
+        """Pictures are not for the console."""
+
+    def finish(self, state: str) -> None:
+        if self._bar is not None:
+            self._bar.close()

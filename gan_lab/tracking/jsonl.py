@@ -1,0 +1,44 @@
+"""metrics.jsonl: the local record, one JSON object a line, always written."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class JsonLines:
+    """Appends `{"iteration": k, name: value, ...}` lines; each is on its way to the disk when `log` returns.
+
+    Opening cuts off what came after `length` bytes: the record of iterations that a crash lost, which are run
+    again. Numbers that JSON cannot write (NaN, ±infinity) are written as null.
+    """
+
+    def __init__(self, path: Path, length: int = 0) -> None:
+        self._file = path.open("ab")
+        self._file.truncate(min(length, path.stat().st_size))
+
+    def log(self, iteration: int, values: Mapping[str, float]) -> None:
+        row = {"iteration": iteration, **{k: v if math.isfinite(v) else None for k, v in values.items()}}
+        self._file.write(json.dumps(row).encode() + b"\n")
+        self._file.flush()
+
+    def log_samples(self, iteration: int, grid: Path) -> None:
+        """Sample grids are files of their own."""
+
+    def length(self) -> int:
+        """The bytes written so far, which a checkpoint remembers."""
+        return self._file.seek(0, 2)
+
+    def finish(self, state: str) -> None:
+        self._file.close()
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a metrics.jsonl, oldest first; a last line cut off in writing is left out."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)

@@ -1,0 +1,290 @@
+"""The trainer: discriminator updates, a generator update, and what is recorded in between."""
+
+import contextlib
+import math
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from gan_lab import norms, probes
+from gan_lab.data import Batches, to_pixels
+from gan_lab.files import replacing
+from gan_lab.streams import stream
+from gan_lab.training import checkpoint
+from gan_lab.training.samples import write_grid
+
+GRID = 100  # samples in a grid, 10×10
+
+
+class Loss(Protocol):
+    """A GAN loss, see `gan_lab.losses`."""
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def generator(self, fake: Tensor) -> Tensor: ...
+
+
+class Sink(Protocol):
+    """Where a run's records go, see `gan_lab.tracking`."""
+
+    def log(self, iteration: int, values: Mapping[str, float]) -> None: ...
+
+    def log_samples(self, iteration: int, grid: Path) -> None: ...
+
+
+class Diverged(Exception):
+    """A quantity that must be finite is not."""
+
+
+class Interrupted(Exception):
+    """Somebody asked the run to stop; it can be resumed from the checkpoint that was written."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train, and how many iterations lie between what; 0 means never where that makes sense."""
+
+    iterations: int
+    n_dis: int  # discriminator updates in one iteration
+    log_every: int
+    probe_every: int
+    sample_every: int
+    evaluate_every: int  # and at the end
+    checkpoint_every: int  # and at the end
+    keep_every: int
+
+
+class Trainer:
+    """Trains a generator `[B, latent_dim] -> [B, 3, H, W]` against a discriminator `[B, 3, H, W] -> [B]`.
+
+    Everything random is a function of (seed, iteration), so a resumed run continues bit for bit.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        loss: Loss,
+        g_optimizer: torch.optim.Optimizer,
+        d_optimizer: torch.optim.Optimizer,
+        batches: Batches,
+        latent_dim: int,
+        seed: int,
+        schedule: Schedule,
+        sink: Sink,
+        evaluate: Callable[[Callable[[int, int], Tensor]], dict[str, float]] | None,
+        samples: Path,
+        checkpoints: Path,
+        record_length: Callable[[], int],
+        stop_requested: Callable[[], str | None],
+    ) -> None:
+        self.generator = generator
+        self.discriminator = discriminator
+        self.loss = loss
+        self.g_optimizer = g_optimizer
+        self.d_optimizer = d_optimizer
+        self.batches = batches
+        self.latent_dim = latent_dim
+        self.seed = seed
+        self.schedule = schedule
+        self.sink = sink
+        self.evaluate = evaluate
+        self.samples = samples
+        self.checkpoints = checkpoints
+        self.record_length = record_length
+        self.stop_requested = stop_requested
+        self.device = batches.images.device
+        self.iteration = 0  # finished so far
+        self._discriminator_parameters = [p for p in discriminator.parameters() if p.requires_grad]
+
+    def train(self) -> None:
+        """Run to the end of the schedule. Raises Interrupted, with a checkpoint written, or Diverged."""
+        schedule = self.schedule
+        clock = Clock(self.device, self.iteration, images_per_iteration=schedule.n_dis * self.batches.batch_size)
+        while self.iteration < schedule.iterations:
+            iteration = self.iteration + 1
+            measure = _due(iteration, schedule.probe_every)
+            for step in range(schedule.n_dis):
+                d_values = self.discriminator_step(iteration, step, measure and step == schedule.n_dis - 1)
+            g_values = self.generator_step(iteration, measure)
+            self.iteration = iteration
+
+            row: dict[str, float] = {}
+            if measure or _due(iteration, schedule.log_every):
+                row = _to_floats({**d_values, **g_values})
+                row |= clock.lap(iteration)
+            with clock.paused():
+                self._record(iteration, row)
+
+    def _record(self, iteration: int, row: dict[str, float]) -> None:
+        """Everything between two iterations: metrics, the log, samples, checkpoints, and whether to stop."""
+        schedule, is_last = self.schedule, iteration == self.schedule.iterations
+        if self.evaluate and (_due(iteration, schedule.evaluate_every) or is_last):
+            row |= self.evaluate(self.generate)
+        if row:
+            self.sink.log(iteration, row)
+            _refuse_non_finite(row, iteration)
+        if _due(iteration, schedule.sample_every) or is_last:
+            self.sink.log_samples(iteration, self.write_samples())
+        stop = self.stop_requested()
+        if _due(iteration, schedule.checkpoint_every) or is_last or stop:
+            self.save_checkpoint()
+        if stop and not is_last:
+            raise Interrupted(f"stopped by {stop} after iteration {iteration}")
+
+    def discriminator_step(self, iteration: int, step: int, measure: bool) -> dict[str, Tensor]:
+        """One discriminator update; returns its losses and scores, and with `measure` what the probes see."""
+        real = self.batches.draw(iteration, step)
+        with torch.no_grad():
+            fake = self.generator(self._latents(iteration, step))
+        real.requires_grad_(measure)
+        fake.requires_grad_(measure)
+        with parametrize.cached():  # one normalization for both passes
+            real_scores, fake_scores = self.discriminator(real), self.discriminator(fake)
+        loss_real, loss_fake = self.loss.discriminator(real_scores, fake_scores)
+        loss = loss_real + loss_fake
+        values = {
+            "loss/d": loss,
+            "loss/d_real": loss_real,
+            "loss/d_fake": loss_fake,
+            "score/real": real_scores.mean(),
+            "score/fake": fake_scores.mean(),
+        }
+        if measure:
+            values |= probes.slopes(real_scores, real, "real") | probes.slopes(fake_scores, fake, "fake")
+        self.d_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if measure:
+            with norms.frozen(self.discriminator):
+                values |= probes.gradient_norms(self.discriminator, "d")
+                values |= probes.weight_variances(self.discriminator)
+                values |= probes.sigmas(self.discriminator)
+        self.d_optimizer.step()
+        return {name: value.detach() for name, value in values.items()}
+
+    def generator_step(self, iteration: int, measure: bool) -> dict[str, Tensor]:
+        """One generator update; the discriminator's weights are not differentiated and its norms do not move."""
+        for parameter in self._discriminator_parameters:
+            parameter.requires_grad_(False)
+        with norms.frozen(self.discriminator), parametrize.cached():
+            scores = self.discriminator(self.generator(self._latents(iteration, self.schedule.n_dis)))
+        for parameter in self._discriminator_parameters:
+            parameter.requires_grad_(True)
+        loss = self.loss.generator(scores)
+        self.g_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        values = {"loss/g": loss}
+        if measure:
+            values |= probes.gradient_norms(self.generator, "g")
+        self.g_optimizer.step()
+        return {name: value.detach() for name, value in values.items()}
+
+    def generate(self, start: int, stop: int, purpose: str = "evaluation") -> Tensor:
+        """The images with these numbers, uint8 `[stop - start, 3, H, W]`, always from the same latents.
+
+        The generator runs in eval mode; its state and the training's streams are as before.
+        """
+        if stop <= start:
+            raise ValueError(f"no images from {start} to {stop}")
+        rows = torch.stack([
+            torch.randn(self.latent_dim, generator=stream(self.seed, purpose, number)) for number in range(start, stop)
+        ])
+        was_training = self.generator.training
+        self.generator.eval()
+        with torch.no_grad():
+            images = to_pixels(self.generator(rows.to(self.device)))
+        self.generator.train(was_training)
+        return images
+
+    def write_samples(self) -> Path:
+        """Write the grid from the fixed latents; returns its path."""
+        images = self.generate(0, GRID, purpose="samples")
+        return write_grid(self.samples / f"{self.iteration:08d}.png", images)
+
+    def _latents(self, iteration: int, step: int) -> Tensor:
+        """The latents of one update, `[batch_size, latent_dim]` from N(0, 1)."""
+        rng = stream(self.seed, "latents", iteration, step, device=self.device)
+        return torch.randn(self.batches.batch_size, self.latent_dim, generator=rng, device=self.device)
+
+    def write_generator(self, path: Path) -> None:
+        """Write the generator's weights as safetensors."""
+        tensors = {name: tensor.contiguous() for name, tensor in self.generator.state_dict().items()}
+        with replacing(path) as temporary:
+            save_file(tensors, temporary)
+
+    def save_checkpoint(self) -> None:
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state["record_length"] = self.record_length()
+        checkpoint.save(self.checkpoints, self.iteration, state, self.schedule.keep_every)
+
+    def load_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Continue from a checkpoint's state; raises RuntimeError or KeyError where it is of other networks."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.iteration = state["iteration"]
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "g_optimizer": self.g_optimizer,
+            "d_optimizer": self.d_optimizer,
+        }
+
+
+class Clock:
+    """Times iterations, without what lies between them."""
+
+    def __init__(self, device: torch.device, iteration: int, images_per_iteration: int) -> None:
+        self._device = device
+        self._images = images_per_iteration
+        self._iteration = iteration
+        self._start = time.perf_counter()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - begin
+
+    def lap(self, iteration: int) -> dict[str, float]:
+        """Speed since the last lap (real images through the discriminator in a second), and peak memory."""
+        now = time.perf_counter()
+        seconds = (now - self._start) / (iteration - self._iteration)
+        self._start, self._iteration = now, iteration
+        return {
+            "speed/step_ms": 1000 * seconds,
+            "speed/images_per_s": self._images / seconds,
+            "memory/peak_mb": _peak_memory(self._device) / 2**20,
+        }
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: of the GPU where there is one, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
+
+
+def _due(iteration: int, every: int) -> bool:
+    return every > 0 and iteration % every == 0
+
+
+def _to_floats(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalars to the host in one transfer."""
+    stacked = torch.stack([value.float().reshape(()) for value in values.values()])
+    return dict(zip(values, stacked.tolist(), strict=True))
+
+
+def _refuse_non_finite(row: Mapping[str, float], iteration: int) -> None:
+    for name, value in row.items():
+        if not math.isfinite(value):
+            raise Diverged(f"{name} is {value} at iteration {iteration}")
