@@ -54,6 +54,14 @@ RANGES: dict[str, tuple[type, float, float]] = {
     "train.checkpoint_every": (int, 1, 10**12),
     "train.keep_every": (int, 1, 10**12),
     "probes.every": (int, 0, 10**12),
+    "probes.audit_every": (int, 0, 10**12),
+}
+
+CHOICES = {
+    "norm.gamma": ("none", "shared", "per_layer"),
+    "norm.target": ("discriminator", "generator", "both"),
+    "tracker.mode": ("auto", "online", "offline", "disabled"),
+    "train.precision": ("fp32",),
 }
 
 
@@ -125,13 +133,10 @@ def _check_combinations(config: dict[str, Any]) -> None:
     splits, count = metrics.get("is_splits"), metrics.get("num_generated")
     if splits and count and splits > count:
         raise UserError(f"metrics.is_splits={splits} exceeds metrics.num_generated={count}: lower it")
-    mode = config["tracker"].get("mode")
-    modes = ("auto", "online", "offline", "disabled")
-    if mode not in modes:
-        raise UserError(f"tracker.mode={mode} is none of {', '.join(modes)}: take one of them")
-    precision = config["train"]["precision"]
-    if precision != "fp32":
-        raise UserError(f"train.precision={precision} is not supported: take fp32")
+    for key, choices in CHOICES.items():
+        value = lookup(config, key)
+        if value is not None and value not in choices:
+            raise UserError(f"{key}={value} is none of {', '.join(choices)}: take one of them")
     device = str(config["device"])
     if device != "auto" and device.split(":")[0] not in ("cpu", "cuda", "mps"):
         raise UserError(f"device={device} is no device: take auto, cpu, cuda or cuda:<number>")

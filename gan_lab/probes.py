@@ -1,27 +1,23 @@
 """What is measured inside a step, to see why a norm trains well: gradients, slopes, variances, sigmas.
 
-Each function returns `{metric name: scalar tensor}` on the networks' device; nothing here synchronizes.
+Each function returns `{metric name: scalar tensor}`; none but `audited` makes the host wait for the device.
 """
+
+import logging
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from gan_lab.archs.initialization import target_variances
 from gan_lab.kernels import fans, weighted_layers
-from gan_lab.norms import sigmas
+from gan_lab.norms import sigmas, trained_weight
+from gan_lab.norms.audit import audit
+from gan_lab.norms.bounds import PatchNorms, gradient_bounds
 
-__all__ = ["gradient_norms", "sigmas", "slopes", "weight_variances"]
+__all__ = ["audited", "gradient_norms", "sigmas", "slopes", "weight_variances"]
 
-
-def _trained_weight(layer: nn.Module) -> Tensor:
-    """The parameter that the optimizer moves: the weight before its norm."""
-    if parametrize.is_parametrized(layer, "weight"):
-        weight = layer.parametrizations.weight.original  # type: ignore[union-attr]
-    else:
-        weight = layer.weight
-    assert isinstance(weight, Tensor)
-    return weight
+log = logging.getLogger(__name__)
 
 
 def gradient_norms(network: nn.Module, prefix: str) -> dict[str, Tensor]:
@@ -33,7 +29,7 @@ def gradient_norms(network: nn.Module, prefix: str) -> dict[str, Tensor]:
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     values = {f"grad_norm/{prefix}": torch.nn.utils.get_total_norm(gradients)}
     for name, layer in weighted_layers(network):
-        gradient = _trained_weight(layer).grad
+        gradient = trained_weight(layer).grad
         if gradient is not None:
             values[f"grad_norm/{prefix}/{name}"] = torch.linalg.vector_norm(gradient)
     return values
@@ -57,13 +53,39 @@ def slopes(scores: Tensor, images: Tensor, kind: str) -> dict[str, Tensor]:
 def weight_variances(network: nn.Module) -> dict[str, Tensor]:
     """The variance of each layer's effective weight, and what three initializations aim at.
 
-    `weight_var/<layer>` beside `weight_var_lecun/`, `_xavier/` and `_kaiming/<layer>` (Lin et al. 2021,
-    section 4: SN keeps the variance near LeCun's `1/fan_in`).
+    `weight_var/<layer>` beside `weight_var_lecun/`, `_xavier/` and `_kaiming/<layer>`, and its ratio to LeCun's,
+    `weight_var_ratio/<layer>` (Lin et al. 2021, section 4: SN keeps the variance near LeCun's `1/fan_in`).
     """
     values = {}
     for name, layer in weighted_layers(network):
         assert isinstance(layer.weight, Tensor)
         values[f"weight_var/{name}"] = layer.weight.var(correction=0)
-        for rule, target in target_variances(*fans(layer)).items():
+        targets = target_variances(*fans(layer))
+        values[f"weight_var_ratio/{name}"] = values[f"weight_var/{name}"] / targets["lecun"]
+        for rule, target in targets.items():
             values[f"weight_var_{rule}/{name}"] = torch.full_like(values[f"weight_var/{name}"], target)
     return values
+
+
+def audited(
+    network: nn.Module, image: Tensor, patches: PatchNorms, score_gradients: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """The exact singular values of each layer, and what follows from them.
+
+    `sigma_exact/<layer>` beside the estimate, its `sigma_error/<layer>` (relative), `operator_norm/<layer>` of the
+    effective weight, `lipschitz/d` of the whole network, and `grad_bound/d/<layer>`, which `grad_norm/d/<layer>`
+    cannot exceed. `image` is `[1, 3, H, W]`; see `gan_lab.norms.bounds` for the last two arguments.
+    """
+    exact = audit(network, image)
+    values: dict[str, float] = {}
+    for row in exact.layers:
+        values[f"operator_norm/{row.layer}"] = row.operator_norm
+        if row.exact is not None and row.relative_error is not None:
+            values[f"sigma_exact/{row.layer}"] = row.exact
+            values[f"sigma_error/{row.layer}"] = row.relative_error
+    if exact.lipschitz is None:
+        log.warning("no gradient bounds: %s", exact.lipschitz_unknown)
+        return {name: image.new_tensor(value) for name, value in values.items()}
+    values["lipschitz/d"] = exact.lipschitz
+    bounds = gradient_bounds(network, exact, patches, score_gradients)
+    return {name: image.new_tensor(value) for name, value in values.items()} | bounds

@@ -14,7 +14,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from gan_lab import norms
 from gan_lab.config import check, resolved, run_directory, run_id
@@ -189,7 +189,7 @@ def load_images(config: dict[str, Any], data: Path) -> ImageArray:
 
 
 def build_networks(config: dict[str, Any], device: torch.device) -> tuple[nn.Module, nn.Module]:
-    """The initialized generator, and the initialized and normalized discriminator, a function of the seed."""
+    """The generator and the discriminator, initialized and normalized: a function of the config and its seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(config["seed"], "networks").initial_seed())
         generator = build(config["arch"]["generator"], "arch")
@@ -199,16 +199,39 @@ def build_networks(config: dict[str, Any], device: torch.device) -> tuple[nn.Mod
         layout = torch.channels_last if config["train"]["channels_last"] else torch.contiguous_format
         for network in (generator, discriminator):
             network.to(device, memory_format=layout)
-        norm = config["norm"]
-        if norm["estimator"]:
+        _normalize(config, generator, discriminator, device)
+    return generator, discriminator
+
+
+def example_inputs(config: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Latents `[1, latent_dim]` and an image `[1, 3, H, W]` of the sizes that the networks take."""
+    size = config["dataset"]["image_size"]
+    return (
+        torch.zeros(1, config["arch"]["latent_dim"], device=device),
+        torch.zeros(1, 3, size, size, device=device),
+    )
+
+
+def _normalize(config: dict[str, Any], generator: nn.Module, discriminator: nn.Module, device: torch.device) -> None:
+    norm = config["norm"]
+    if not norm["estimator"]:
+        return
+    latents, image = example_inputs(config, device)
+    for target, network, example in (("generator", generator, latents), ("discriminator", discriminator, image)):
+        if norm["target"] not in (target, "both"):
+            continue
+        try:
             norms.normalize(
-                discriminator,
+                network,
                 factory(norm["estimator"], "norm"),
                 scale=norm["scale"],
+                gamma=norm["gamma"],
                 n_power_iterations=norm["n_power_iterations"],
                 warmup_iterations=norm["warmup_iterations"],
+                example_input=example,
             )
-    return generator, discriminator
+        except (TypeError, ValueError) as error:
+            raise UserError(f"norm={norm['name']} does not fit the {target}: {_one_line(error)}") from error
 
 
 def build_evaluator(
@@ -237,6 +260,7 @@ def _schedule(config: dict[str, Any]) -> Schedule:
         n_dis=config["optimizer"]["n_dis"],
         log_every=train["log_every"],
         probe_every=config["probes"]["every"],
+        audit_every=config["probes"]["audit_every"],
         sample_every=train["sample_every"],
         evaluate_every=train["evaluate_every"],
         checkpoint_every=train["checkpoint_every"],

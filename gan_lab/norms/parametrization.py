@@ -9,18 +9,27 @@ from gan_lab.norms.sigma import SigmaEstimator
 class SpectralNormalization(nn.Module):
     """`W ↦ s · W / σ(W)`, for `torch.nn.utils.parametrize`.
 
+    `scale` is s: a number, or a parameter γ that is trained with the network (Lin et al. 2021, section 5).
+
     In training mode each evaluation of the weight first takes `n_power_iterations` steps; in eval mode, and
     inside `frozen`, nothing moves. Inside `torch.nn.utils.parametrize.cached()` the weight is evaluated, and
     the vectors moved, once for any number of passes. Sigma is computed in the weight's own precision, also
     under autocast.
     """
 
-    def __init__(self, estimator: SigmaEstimator, scale: float = 1.0, n_power_iterations: int = 1) -> None:
+    def __init__(
+        self, estimator: SigmaEstimator, scale: float | nn.Parameter = 1.0, n_power_iterations: int = 1
+    ) -> None:
         super().__init__()
         self.estimator = estimator
         self.scale = scale
         self.n_power_iterations = n_power_iterations
         self.is_frozen = False
+
+    @property
+    def scale_value(self) -> float:
+        """The scale as it stands, also where it is learned."""
+        return self.scale.item() if isinstance(self.scale, Tensor) else self.scale
 
     def forward(self, weight: Tensor) -> Tensor:
         """The effective weight, of the shape of `weight`."""
@@ -31,8 +40,5 @@ class SpectralNormalization(nn.Module):
             return weight * (self.scale / self.estimator(weight))
 
     def right_inverse(self, effective: Tensor) -> Tensor:
-        """What is stored when somebody assigns `layer.weight`: the weight itself, sigma undone by no one.
-
-        Normalization forgets the length of a weight, so any positive multiple would do.
-        """
+        """What is stored when somebody assigns `layer.weight`: the value itself, to be normalized from then on."""
         return effective

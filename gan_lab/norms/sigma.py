@@ -5,18 +5,22 @@ Each holds its singular vectors as buffers; they are constants to autograd, so t
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_lab.kernels import KernelLayout
+from gan_lab.norms.operator import LayerOperator
 
 
 class SigmaEstimator(nn.Module):
     """What a norm divides by: a positive scalar function of one layer's weight.
 
-    A subclass is constructed with the layer (a `WEIGHTED` module, its weight initialized), from which it
-    copies what it needs.
+    A subclass is constructed with the layer (linear or convolution, its weight initialized), from which it
+    copies what it needs. One that `needs_input_size` gets the spatial sizes of the layer's input too (`()` for
+    a linear layer), and keeps them as `input_size`.
     """
+
+    needs_input_size = False
+    input_size: tuple[int, ...] | None = None
 
     def power_iterate(self, weight: Tensor) -> None:
         """Improve the singular vectors in place by one iteration, without a gradient."""
@@ -43,8 +47,8 @@ class _SigmaOfMatrix(SigmaEstimator):
         assert isinstance(layer.weight, Tensor)
         with torch.no_grad():
             matrix = self.matrix(layer.weight)
-            self.register_buffer("u", F.normalize(torch.randn_like(matrix[:, 0]), dim=0))
-            self.register_buffer("v", F.normalize(torch.randn_like(matrix[0]), dim=0))
+            self.register_buffer("u", _unit(torch.randn_like(matrix[:, 0])))
+            self.register_buffer("v", _unit(torch.randn_like(matrix[0])))
 
     def matrix(self, weight: Tensor) -> Tensor:
         """The reshaping, `[rows, columns]`."""
@@ -53,8 +57,8 @@ class _SigmaOfMatrix(SigmaEstimator):
     @torch.no_grad()
     def power_iterate(self, weight: Tensor) -> None:
         matrix = self.matrix(weight)
-        self.v.copy_(F.normalize(torch.mv(matrix.t(), self.u), dim=0))
-        self.u.copy_(F.normalize(torch.mv(matrix, self.v), dim=0))
+        self.v.copy_(_unit(torch.mv(matrix.t(), self.u)))
+        self.u.copy_(_unit(torch.mv(matrix, self.v)))
 
     def forward(self, weight: Tensor) -> Tensor:
         # Clones, because a second forward may move the vectors before the first one's backward.
@@ -92,3 +96,39 @@ class SigmaBidirectional(SigmaEstimator):
 
     def parts(self, weight: Tensor) -> dict[str, Tensor]:
         return {"sigma_out": self.sigma_out(weight), "sigma_in": self.sigma_in(weight)}
+
+
+class SigmaOperator(SigmaEstimator):
+    """`σ_op`, the norm of the map `x ↦ layer(x)` at the layer's real input size: the sigma of strict SN.
+
+    Power iteration on the convolution and its exact adjoint (Lin et al. 2021, section 2, "strict" SN; the
+    convolution's operator norm as in Gouk et al. 2018, section 4).
+    """
+
+    needs_input_size = True
+    u: Tensor  # [1, c_out, *output sizes]
+    v: Tensor  # [1, c_in, *input sizes]
+
+    def __init__(self, layer: nn.Module, input_size: tuple[int, ...]) -> None:
+        super().__init__()
+        self.input_size = tuple(input_size)
+        self.operator = LayerOperator.of(layer, self.input_size)
+        assert isinstance(layer.weight, Tensor)
+        for name, shape in (("u", self.operator.output_shape), ("v", self.operator.input_shape)):
+            vector = torch.randn(shape, device=layer.weight.device, dtype=layer.weight.dtype)
+            self.register_buffer(name, _unit(vector))
+
+    @torch.no_grad()
+    def power_iterate(self, weight: Tensor) -> None:
+        self.v.copy_(_unit(self.operator.adjoint(weight, self.u)))
+        self.u.copy_(_unit(self.operator.apply(weight, self.v)))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return (self.u.clone() * self.operator.apply(weight, self.v.clone())).sum()
+
+    def parts(self, weight: Tensor) -> dict[str, Tensor]:
+        return {"sigma_op": self(weight)}
+
+
+def _unit(vector: Tensor) -> Tensor:
+    return vector / torch.linalg.vector_norm(vector).clamp_min(1e-12)

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from gan_lab import norms, probes
-from gan_lab.data import Batches, to_pixels
+from gan_lab.data import Batches
 from gan_lab.files import replacing
+from gan_lab.norms.bounds import PatchNorms
 from gan_lab.streams import stream
 from gan_lab.training import checkpoint
-from gan_lab.training.samples import write_grid
+from gan_lab.training.samples import generate, write_grid
 
 GRID = 100  # samples in a grid, 10×10
 
@@ -56,6 +57,7 @@ class Schedule:
     n_dis: int  # discriminator updates in one iteration
     log_every: int
     probe_every: int
+    audit_every: int
     sample_every: int
     evaluate_every: int  # and at the end
     checkpoint_every: int  # and at the end
@@ -111,9 +113,11 @@ class Trainer:
         clock = Clock(self.device, self.iteration, images_per_iteration=schedule.n_dis * self.batches.batch_size)
         while self.iteration < schedule.iterations:
             iteration = self.iteration + 1
-            measure = _due(iteration, schedule.probe_every)
+            audit = _due(iteration, schedule.audit_every)
+            measure = audit or _due(iteration, schedule.probe_every)
             for step in range(schedule.n_dis):
-                d_values = self.discriminator_step(iteration, step, measure and step == schedule.n_dis - 1)
+                is_last_step = step == schedule.n_dis - 1
+                d_values = self.discriminator_step(iteration, step, measure and is_last_step, audit and is_last_step)
             g_values = self.generator_step(iteration, measure)
             self.iteration = iteration
 
@@ -140,14 +144,20 @@ class Trainer:
         if stop and not is_last:
             raise Interrupted(f"stopped by {stop} after iteration {iteration}")
 
-    def discriminator_step(self, iteration: int, step: int, measure: bool) -> dict[str, Tensor]:
-        """One discriminator update; returns its losses and scores, and with `measure` what the probes see."""
+    def discriminator_step(
+        self, iteration: int, step: int, measure: bool = False, audit: bool = False
+    ) -> dict[str, Tensor]:
+        """One discriminator update; returns its losses and scores.
+
+        With `measure` what the probes see too, and with `audit` the exact singular values and gradient bounds.
+        """
         real = self.batches.draw(iteration, step)
-        with torch.no_grad():
+        with torch.no_grad(), norms.frozen(self.generator):
             fake = self.generator(self._latents(iteration, step))
         real.requires_grad_(measure)
         fake.requires_grad_(measure)
-        with parametrize.cached():  # one normalization for both passes
+        patches = PatchNorms(self.discriminator if audit else None)
+        with parametrize.cached(), patches:  # one normalization for both passes
             real_scores, fake_scores = self.discriminator(real), self.discriminator(fake)
         loss_real, loss_fake = self.loss.discriminator(real_scores, fake_scores)
         loss = loss_real + loss_fake
@@ -160,6 +170,8 @@ class Trainer:
         }
         if measure:
             values |= probes.slopes(real_scores, real, "real") | probes.slopes(fake_scores, fake, "fake")
+        if audit:
+            score_gradients = torch.autograd.grad(loss, (real_scores, fake_scores), retain_graph=True)
         self.d_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if measure:
@@ -167,6 +179,8 @@ class Trainer:
                 values |= probes.gradient_norms(self.discriminator, "d")
                 values |= probes.weight_variances(self.discriminator)
                 values |= probes.sigmas(self.discriminator)
+        if audit:
+            values |= probes.audited(self.discriminator, real[:1].detach(), patches, score_gradients)
         self.d_optimizer.step()
         return {name: value.detach() for name, value in values.items()}
 
@@ -184,6 +198,8 @@ class Trainer:
         values = {"loss/g": loss}
         if measure:
             values |= probes.gradient_norms(self.generator, "g")
+            with norms.frozen(self.generator):
+                values |= probes.sigmas(self.generator, prefix="g.")
         self.g_optimizer.step()
         return {name: value.detach() for name, value in values.items()}
 
@@ -192,17 +208,7 @@ class Trainer:
 
         The generator runs in eval mode; its state and the training's streams are as before.
         """
-        if stop <= start:
-            raise ValueError(f"no images from {start} to {stop}")
-        rows = torch.stack([
-            torch.randn(self.latent_dim, generator=stream(self.seed, purpose, number)) for number in range(start, stop)
-        ])
-        was_training = self.generator.training
-        self.generator.eval()
-        with torch.no_grad():
-            images = to_pixels(self.generator(rows.to(self.device)))
-        self.generator.train(was_training)
-        return images
+        return generate(self.generator, self.latent_dim, self.seed, purpose, start, stop)
 
     def write_samples(self) -> Path:
         """Write the grid from the fixed latents; returns its path."""

@@ -1,0 +1,117 @@
+"""The exact singular values beside the estimates: what proves a norm, and what its theory starts from."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import Tensor, nn
+
+from gan_lab.kernels import KernelLayout, weighted_layers
+from gan_lab.norms import lipschitz
+from gan_lab.norms.apply import input_sizes, normalized_layers, trained_weight
+from gan_lab.norms.operator import LayerOperator, dense
+from gan_lab.norms.parametrization import SpectralNormalization
+from gan_lab.norms.sigma import SigmaBidirectional, SigmaEstimator, SigmaIn, SigmaOperator, SigmaOut
+
+DENSE_LIMIT = 2**20  # entries of an operator's matrix up to which its SVD is taken
+
+
+@dataclass(frozen=True)
+class LayerAudit:
+    """One layer's norms: of the weight that is trained, and of the effective weight that the network uses."""
+
+    layer: str
+    estimated: float | None  # the norm's sigma as it stands; None without a norm
+    exact: float | None  # what it estimates; None without a norm, or for an estimator of the user's own
+    sigma_out: float  # exact, of the trained weight
+    sigma_in: float
+    sigma_op: float
+    operator_norm: float  # of the effective weight: what the layer can stretch by
+    method: str  # how sigma_op was found: svd, or lanczos
+    residual: float  # relative; an eigenvalue of AᵀA lies this close to sigma_op², 0 for an SVD
+
+    @property
+    def relative_error(self) -> float | None:
+        if self.estimated is None or self.exact is None:
+            return None
+        return abs(self.estimated - self.exact) / self.exact
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All layers, and a Lipschitz constant of the whole network (None where a module's is not known)."""
+
+    layers: list[LayerAudit]
+    lipschitz: float | None
+    lipschitz_unknown: str  # why there is none
+
+
+@torch.no_grad()
+def audit(network: nn.Module, example_input: Tensor) -> Audit:
+    """Measure every linear and convolution layer of `network` exactly, in float64, and change nothing.
+
+    The reshapings by SVD. The operator at the size that `example_input` gives it, by the SVD of its dense matrix
+    where that has at most `DENSE_LIMIT` entries, else by Lanczos iterations to convergence with a residual.
+    """
+    layers = dict(weighted_layers(network))
+    sizes = input_sizes(network, layers, example_input)
+    norms = {layer: norm for _, layer, norm in normalized_layers(network)}
+    rows = [_audit_layer(name, layer, sizes[name], norms.get(layer)) for name, layer in layers.items()]
+    operator_norms = {layer: row.operator_norm for layer, row in zip(layers.values(), rows, strict=True)}
+    try:
+        return Audit(rows, lipschitz.constant(network, operator_norms), "")
+    except ValueError as error:
+        return Audit(rows, None, str(error))
+
+
+def _audit_layer(
+    name: str, layer: nn.Module, input_size: tuple[int, ...], norm: SpectralNormalization | None
+) -> LayerAudit:
+    weight = trained_weight(layer).detach()
+    kernel = KernelLayout.of(layer).kernel(weight.double().cpu())
+    sigma_out = float(torch.linalg.matrix_norm(kernel.flatten(1), 2))
+    sigma_in = float(torch.linalg.matrix_norm(kernel.transpose(0, 1).flatten(1), 2))
+    sigma_op, method, residual = operator_norm(LayerOperator.of(layer, input_size), weight)
+    estimated = exact = None
+    factor = 1.0  # of the effective weight over the trained one
+    if norm is not None:
+        estimated = norm.estimator(weight).item()
+        factor = abs(norm.scale_value) / estimated
+        exact = _exact(norm.estimator, sigma_out, sigma_in, sigma_op)
+    return LayerAudit(
+        name, estimated, exact, sigma_out, sigma_in, sigma_op, factor * sigma_op, method, residual
+    )
+
+
+def _exact(estimator: SigmaEstimator, sigma_out: float, sigma_in: float, sigma_op: float) -> float | None:
+    """What an estimator of this package estimates."""
+    known: dict[type[SigmaEstimator], float] = {
+        SigmaOut: sigma_out,
+        SigmaIn: sigma_in,
+        SigmaBidirectional: (sigma_out + sigma_in) / 2,
+        SigmaOperator: sigma_op,
+    }
+    return known.get(type(estimator))
+
+
+@torch.no_grad()
+def operator_norm(operator: LayerOperator, weight: Tensor) -> tuple[float, str, float]:
+    """(largest singular value, method, relative residual) of an operator, in float64 on the host."""
+    weight = weight.detach().double().cpu()
+    inputs, outputs = math.prod(operator.input_shape), math.prod(operator.output_shape)
+    if inputs * outputs <= DENSE_LIMIT:
+        return float(torch.linalg.matrix_norm(dense(operator, weight), 2)), "svd", 0.0
+
+    def gram(vector: np.ndarray) -> np.ndarray:
+        """AᵀA v."""
+        x = torch.from_numpy(vector).reshape(operator.input_shape)
+        return operator.adjoint(weight, operator.apply(weight, x)).flatten().numpy()
+
+    start = np.random.default_rng(0).standard_normal(inputs)
+    linear = LinearOperator((inputs, inputs), matvec=gram, dtype=np.float64)
+    values, vectors = eigsh(linear, k=1, which="LA", v0=start, tol=1e-10)
+    eigenvalue, vector = float(values[0]), vectors[:, 0]
+    residual = float(np.linalg.norm(gram(vector) - eigenvalue * vector)) / eigenvalue
+    return math.sqrt(eigenvalue), "lanczos", residual

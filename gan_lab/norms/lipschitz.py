@@ -1,0 +1,84 @@
+"""How much a network can stretch a change of its input: constants of its layers, and their products."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gan_lab.kernels import WEIGHTED
+
+
+@runtime_checkable
+class Chains(Protocol):
+    """A network whose output is the sum of parallel chains of modules, e.g. a residual block's two."""
+
+    def chains(self) -> Sequence[Sequence[nn.Module]]: ...
+
+
+# Lipschitz constants of the modules without weights, in the Euclidean norm of one image's activations.
+_CONSTANTS: Mapping[type[nn.Module], Callable[[nn.Module], float]] = {
+    nn.ReLU: lambda _: 1.0,
+    nn.LeakyReLU: lambda module: max(1.0, abs(module.negative_slope)),
+    nn.Tanh: lambda _: 1.0,
+    nn.Identity: lambda _: 1.0,
+    nn.Flatten: lambda _: 1.0,
+    nn.Unflatten: lambda _: 1.0,
+    nn.AvgPool2d: lambda module: _average_pooling(module.kernel_size, module.stride),
+}
+
+
+def _average_pooling(kernel_size: int | tuple[int, int], stride: int | tuple[int, int]) -> float:
+    """1/√k for k pixels a window that do not overlap: a mean shrinks by the root of their number."""
+    if kernel_size != stride:
+        raise ValueError("no Lipschitz constant is known for average pooling with overlapping windows")
+    height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    return 1 / math.sqrt(height * width)
+
+
+def constant(module: nn.Module, operator_norms: Mapping[nn.Module, float]) -> float:
+    """A Lipschitz constant of `module` in eval mode, given the operator norms of its weighted layers.
+
+    Products along chains and sums over parallel ones (Lin et al. 2021, section 3.1). A module outside this
+    package can state its own by a method `lipschitz() -> float`, or its structure by `chains()`. Raises
+    ValueError, naming the type, for a module of which nothing is known.
+    """
+    if isinstance(module, WEIGHTED):
+        return operator_norms[module]
+    if isinstance(module, Chains | nn.Sequential):
+        return sum(math.prod(constant(part, operator_norms) for part in chain) for chain in chains_of(module))
+    if isinstance(module, _BatchNorm) and module.running_var is not None:
+        gain = 1.0 if module.weight is None else module.weight.detach().abs()
+        return float((gain / torch.sqrt(module.running_var + module.eps)).max())
+    own = getattr(module, "lipschitz", None)
+    if own is not None:
+        return float(own())
+    for kind, rule in _CONSTANTS.items():
+        if isinstance(module, kind):
+            return rule(module)
+    raise ValueError(
+        f"no Lipschitz constant is known for {type(module).__name__}: give it a method lipschitz() or chains()"
+    )
+
+
+def chains_of(module: nn.Module) -> Sequence[Sequence[nn.Module]]:
+    """The parallel chains of modules whose sum a composite computes; one for a Sequential."""
+    return module.chains() if isinstance(module, Chains) else [list(module.children())]
+
+
+def gains_after(
+    module: nn.Module, operator_norms: Mapping[nn.Module, float], downstream: float = 1.0
+) -> Iterator[tuple[nn.Module, float]]:
+    """(weighted layer, how much a change of its output can be stretched until the network's output)."""
+    if isinstance(module, WEIGHTED):
+        yield module, downstream
+        return
+    if not isinstance(module, Chains | nn.Sequential):
+        return
+    for chain in chains_of(module):
+        gain = downstream
+        for part in reversed(chain):
+            yield from gains_after(part, operator_norms, gain)
+            gain *= constant(part, operator_norms)
