@@ -5,15 +5,19 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-statuses: list[int] = []  # the exit status of each run, in the order in which they ended
+INTERRUPTED = 4
+statuses: list[int] = []  # the exit status of each run, in the order in which they started
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(cfg: DictConfig) -> float:
     from gan_lab.run import run  # heavy, and not needed for --help
 
+    statuses.append(1)  # until it is known better
     outcome = run(cfg)
-    statuses.append(outcome.exit_status)
+    statuses[-1] = outcome.exit_status
+    if outcome.exit_status == INTERRUPTED:
+        sys.exit(INTERRUPTED)  # the rest of a sweep shall stop too
     return outcome.fid
 
 

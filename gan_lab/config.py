@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ NOT_IDENTITY = (
     "train.evaluate_every",
     "train.checkpoint_every",
     "train.keep_every",
-    "train.iterations",  # with a constant learning rate, more iterations are the same run going on
+    "train.iterations",  # more iterations are the same run going on; but see `identity`
 )
 
 # key: (type, least, most); an optional key may be absent.
@@ -43,23 +43,33 @@ RANGES: dict[str, tuple[type, float, float]] = {
     "optimizer.g_lr": (float, 0, 1e9),
     "optimizer.d_lr": (float, 0, 1e9),
     "optimizer.n_dis": (int, 1, 1000),
+    "penalty.coefficient": (float, 0, 1e9),
     "metrics.num_generated": (int, 2, 10_000_000),
+    "metrics.num_fid": (int, 2, 10_000_000),
+    "metrics.num_real": (int, 2, 10_000_000),
+    "metrics.num_kid_prc": (int, 2, 10_000_000),
     "metrics.is_splits": (int, 1, 10_000),
+    "metrics.kid_subset_size": (int, 2, 10_000_000),
     "metrics.batch_size": (int, 1, 100_000),
     "train.iterations": (int, 1, 10**12),
     "train.batch_size": (int, 1, 10**6),
+    "train.g_batch_size": (int, 1, 10**6),
+    "train.ema": (float, 0, 1 - 1e-9),
     "train.log_every": (int, 1, 10**12),
     "train.sample_every": (int, 0, 10**12),
     "train.evaluate_every": (int, 0, 10**12),
     "train.checkpoint_every": (int, 1, 10**12),
     "train.keep_every": (int, 1, 10**12),
+    "train.max_score": (float, 1, 1e30),
     "probes.every": (int, 0, 10**12),
     "probes.audit_every": (int, 0, 10**12),
 }
 
 CHOICES = {
+    "train.on_divergence": ("stop", "continue"),
     "norm.gamma": ("none", "shared", "per_layer"),
     "norm.target": ("discriminator", "generator", "both"),
+    "optimizer.decay": ("none", "linear"),
     "tracker.mode": ("auto", "online", "offline", "disabled"),
     "train.precision": ("fp32",),
 }
@@ -105,7 +115,13 @@ def lookup(config: dict[str, Any], dotted: str) -> Any:
 
 def check(config: dict[str, Any]) -> None:
     """Refuse a resolved config that cannot make sense; raises UserError before anything is built."""
-    for key, (kind, least, most) in RANGES.items():
+    _check_ranges(config, RANGES)
+    _check_combinations(config)
+
+
+def _check_ranges(config: dict[str, Any], keys: Iterable[str]) -> None:
+    for key in keys:
+        kind, least, most = RANGES[key]
         value = lookup(config, key)
         if value is None:
             continue
@@ -114,7 +130,6 @@ def check(config: dict[str, Any]) -> None:
         if not fits or not least <= value <= most:
             noun = "a whole number" if whole else "a number"
             raise UserError(f"{key}={value} is not {noun} from {least} to {most:g}: set {key} to one")
-    _check_combinations(config)
 
 
 def _check_combinations(config: dict[str, Any]) -> None:
@@ -125,14 +140,12 @@ def _check_combinations(config: dict[str, Any]) -> None:
             f"arch={config['arch']['name']} has no shape for dataset.image_size={size}: take one of {known}, or "
             "another arch"
         )
-    metrics, name = config["metrics"], config["dataset"]["name"]
-    if metrics.get("extractor") == "digits" and name != "digits":
+    check_metrics(config)
+    loss, penalty = config["loss"]["name"], config["penalty"]["name"]
+    if loss == "wgan_gp" and penalty != "gradient_penalty":
         raise UserError(
-            f"metrics=digits judges handwritten digits, not dataset={name}: take metrics=inception or metrics=none"
+            f"loss=wgan_gp means penalty=gradient_penalty, not {penalty}: with that, take loss=wasserstein"
         )
-    splits, count = metrics.get("is_splits"), metrics.get("num_generated")
-    if splits and count and splits > count:
-        raise UserError(f"metrics.is_splits={splits} exceeds metrics.num_generated={count}: lower it")
     for key, choices in CHOICES.items():
         value = lookup(config, key)
         if value is not None and value not in choices:
@@ -142,10 +155,37 @@ def _check_combinations(config: dict[str, Any]) -> None:
         raise UserError(f"device={device} is no device: take auto, cpu, cuda or cuda:<number>")
 
 
+def check_metrics(config: dict[str, Any]) -> None:
+    """Refuse metrics that cannot make sense, whatever else the config says; raises UserError."""
+    metrics, dataset = config["metrics"], config["dataset"]["name"]
+    if not metrics.get("extractor"):
+        return
+    _check_ranges(config, [key for key in RANGES if key.startswith("metrics.")])
+    if metrics["extractor"] == "digits" and dataset != "digits":
+        raise UserError(
+            f"metrics=digits judges handwritten digits, not dataset={dataset}: take metrics=inception or "
+            "metrics=none"
+        )
+    for name in ("num_generated", "is_splits", "kid_subset_size", "batch_size"):
+        if metrics.get(name) is None:
+            raise UserError(f"metrics.{name} has no value: give it a whole number")
+    wanted = {name: metrics.get(name) for name in ("fid", "is", "kid", "prc")}
+    for name, value in wanted.items():
+        if not isinstance(value, bool):
+            raise UserError(f"metrics.{name}={value} is neither true nor false: set it to one of them")
+    if not any(wanted.values()):
+        raise UserError("metrics.fid, is, kid and prc are all false: set one to true, or take metrics=none")
+    splits, count = metrics["is_splits"], metrics["num_generated"]
+    if wanted["is"] and splits > count:
+        raise UserError(f"metrics.is_splits={splits} exceeds metrics.num_generated={count}: lower it")
+
+
 def identity(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a resolved config that decides what a run computes."""
     kept = copy.deepcopy(config)
     for key in NOT_IDENTITY:
+        if key == "train.iterations" and lookup(config, "optimizer.decay") != "none":
+            continue  # the learning rate of every iteration depends on their number
         *parents, last = key.split(".")
         node = lookup(kept, ".".join(parents)) if parents else kept
         if isinstance(node, dict):

@@ -1,4 +1,8 @@
-"""GAN losses: pure functions of the discriminator's scores (`[B]`, unbounded)."""
+"""GAN losses: pure functions of the discriminator's scores (`[B]`, unbounded).
+
+Each has two methods: `discriminator(real, fake)` gives the two terms, on real and on fake scores, whose sum
+is the loss, and `generator(fake)` the generator's loss; all are scalars, means over the batch.
+"""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,8 +12,31 @@ class Hinge:
     """The hinge loss (Lim & Ye 2017; Miyato et al. 2018, equations 16 and 17)."""
 
     def discriminator(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """The two terms on real and on fake scores; the loss is their sum."""
         return F.relu(1 - real).mean(), F.relu(1 + fake).mean()
+
+    def generator(self, fake: Tensor) -> Tensor:
+        return -fake.mean()
+
+
+class NonSaturating:
+    """Cross-entropy with the non-saturating generator loss (Goodfellow et al. 2014, section 3).
+
+    With D = sigmoid(score): −log D(real) − log(1 − D(fake)), and −log D(fake) for the generator, written with
+    softplus so that no score overflows.
+    """
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        return F.softplus(-real).mean(), F.softplus(fake).mean()
+
+    def generator(self, fake: Tensor) -> Tensor:
+        return F.softplus(-fake).mean()
+
+
+class Wasserstein:
+    """The Wasserstein loss (Arjovsky et al. 2017, equation 2); it needs a Lipschitz discriminator."""
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        return -real.mean(), fake.mean()
 
     def generator(self, fake: Tensor) -> Tensor:
         return -fake.mean()

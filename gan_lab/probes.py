@@ -68,13 +68,14 @@ def weight_variances(network: nn.Module) -> dict[str, Tensor]:
 
 
 def audited(
-    network: nn.Module, image: Tensor, patches: PatchNorms, score_gradients: Sequence[Tensor]
+    network: nn.Module, image: Tensor, patches: PatchNorms, score_gradients: Sequence[Tensor] | None
 ) -> dict[str, Tensor]:
     """The exact singular values of each layer, and what follows from them.
 
     `sigma_exact/<layer>` beside the estimate, its `sigma_error/<layer>` (relative), `operator_norm/<layer>` of the
     effective weight, `lipschitz/d` of the whole network, and `grad_bound/d/<layer>`, which `grad_norm/d/<layer>`
-    cannot exceed. `image` is `[1, 3, H, W]`; see `gan_lab.norms.bounds` for the last two arguments.
+    cannot exceed. `image` is `[1, 3, H, W]`; see `gan_lab.norms.bounds` for the last two arguments; without score
+    gradients there are no bounds.
     """
     exact = audit(network, image)
     values: dict[str, float] = {}
@@ -87,5 +88,5 @@ def audited(
         log.warning("no gradient bounds: %s", exact.lipschitz_unknown)
         return {name: image.new_tensor(value) for name, value in values.items()}
     values["lipschitz/d"] = exact.lipschitz
-    bounds = gradient_bounds(network, exact, patches, score_gradients)
+    bounds = gradient_bounds(network, exact, patches, score_gradients) if score_gradients else {}
     return {name: image.new_tensor(value) for name, value in values.items()} | bounds

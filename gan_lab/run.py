@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,14 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from gan_lab import norms
 from gan_lab.config import check, resolved, run_directory, run_id
 from gan_lab.data import Batches, ImageArray
 from gan_lab.errors import UserError
-from gan_lab.metrics import Evaluator
+from gan_lab.lock import RunLock
+from gan_lab.metrics import METRICS, Evaluator, Protocol
 from gan_lab.metrics.extractors import create as create_extractor
 from gan_lab.report.summary import FID_NAMES, extremes, summary
 from gan_lab.run_directory import DIVERGED, FAILED, FINISHED, INTERRUPTED, RUNNING, RunDirectory
@@ -29,6 +32,7 @@ from gan_lab.tracking import Guarded, JsonLines, Tracker, Trackers
 from gan_lab.tracking.base import RunInfo
 from gan_lab.tracking.console import Console
 from gan_lab.training import Diverged, Interrupted, Schedule, Trainer, checkpoint
+from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
@@ -52,6 +56,9 @@ def run(cfg: DictConfig) -> Outcome:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return Outcome(WRONG_CONFIG)
+    except Exception:  # a defect: shown whole, and the rest of a sweep goes on
+        traceback.print_exc()
+        return Outcome(EXIT_STATUS[FAILED])
 
 
 def _run(config: dict[str, Any]) -> Outcome:
@@ -69,23 +76,30 @@ def _run(config: dict[str, Any]) -> Outcome:
     generator, discriminator = build_networks(config, device)
     g_optimizer = build(config["optimizer"]["generator"], "optimizer", generator.parameters())
     d_optimizer = build(config["optimizer"]["discriminator"], "optimizer", discriminator.parameters())
+    ema_decay = config["train"]["ema"]
     loss = build(config["loss"], "loss")
+    penalty = build(config["penalty"], "penalty") if config["penalty"]["_target_"] else None
     evaluator = build_evaluator(config, array, data, device)
     batches = Batches(array.images, config["train"]["batch_size"], config["seed"], device)
 
-    directory.create(config, config["fresh"])
-    with _logging_to(directory.log), StopRequest() as stop:
+    with _opened(directory, config) as stop:
         state = checkpoint.load_newest(directory.checkpoints)
         start = state["iteration"] if state else 0
         record = JsonLines(directory.metrics, state["record_length"] if state else 0)
-        sinks = Trackers([record, Console(start, config["train"]["iterations"]), *_tracker(config, directory, start)])
+        sinks = Trackers(
+            [record, Console(start, config["train"]["iterations"]), *_tracker(config, directory, start)]
+        )
         trainer = Trainer(
             generator=generator,
             discriminator=discriminator,
             loss=loss,
+            penalty=penalty,
             g_optimizer=g_optimizer,
             d_optimizer=d_optimizer,
+            decays=_decays(config, {"g_decay": g_optimizer, "d_decay": d_optimizer}),
+            ema=ExponentialMovingAverage(generator, ema_decay) if ema_decay else None,
             batches=batches,
+            g_batch_size=config["train"]["g_batch_size"],
             latent_dim=config["arch"]["latent_dim"],
             seed=config["seed"],
             schedule=_schedule(config),
@@ -104,14 +118,26 @@ def _run(config: dict[str, Any]) -> Outcome:
     return _outcome(directory, ended)
 
 
+@contextlib.contextmanager
+def _opened(directory: RunDirectory, config: dict[str, Any]) -> Iterator[StopRequest]:
+    """The run directory, made or found, for this process alone; the log and the signals are set up."""
+    if config["fresh"] and directory.root.exists():
+        with RunLock(directory.lock):
+            directory.set_aside()
+    directory.create()
+    with RunLock(directory.lock), _logging_to(directory.log), StopRequest() as stop:
+        directory.write_config(config)
+        yield stop
+
+
 def _train(trainer: Trainer, directory: RunDirectory, seed: int, device: torch.device) -> str:
     """Train, write the generator, keep the status true all along; returns the state in which the run ended."""
 
-    def status(state: str, reason: str) -> str:
-        directory.write_status(state, trainer.iteration, reason, seed, str(device))
+    def status(state: str, reason: str = "", **details: str | int) -> str:
+        directory.write_status(state, trainer.iteration, reason, seed, str(device), **details)
         return state
 
-    status(RUNNING, "")
+    status(RUNNING)
     log.info("training in %s on %s from iteration %d", directory.root, device, trainer.iteration)
     try:
         trainer.train()
@@ -119,13 +145,18 @@ def _train(trainer: Trainer, directory: RunDirectory, seed: int, device: torch.d
     except Interrupted as error:
         return status(INTERRUPTED, str(error))
     except Diverged as error:
-        log.warning("diverged: %s", error)
-        return status(DIVERGED, str(error))
+        log.info("diverged: %s", error)
+        return status(
+            DIVERGED, str(error), diverged_at=error.iteration, quantity=error.quantity, layer=error.layer
+        )
+    except OSError as error:  # a full or broken disk: what was written before is whole
+        log.exception("failed after iteration %d", trainer.iteration)
+        return status(FAILED, f"{error.strerror or error} (then run the same command again)")
     except BaseException as error:
-        log.exception("failed at iteration %d", trainer.iteration)
+        log.exception("failed after iteration %d", trainer.iteration)
         status(FAILED, f"{type(error).__name__}: {error}")
         raise
-    return status(FINISHED, "")
+    return status(FINISHED)
 
 
 def _ended_before(directory: RunDirectory, iterations: int) -> str | None:
@@ -176,7 +207,9 @@ def build(node: dict[str, Any], axis: str, *arguments: Any, **named: Any) -> Any
     try:
         return make(*arguments, **named)
     except (TypeError, ValueError) as error:
-        raise UserError(f"the config of {axis} does not fit {node['_target_']}: {_one_line(error)}") from error
+        raise UserError(
+            f"the config of {axis} does not fit {node['_target_']}: {_one_line(error)}"
+        ) from error
 
 
 def _one_line(error: BaseException) -> str:
@@ -212,12 +245,17 @@ def example_inputs(config: dict[str, Any], device: torch.device) -> tuple[Tensor
     )
 
 
-def _normalize(config: dict[str, Any], generator: nn.Module, discriminator: nn.Module, device: torch.device) -> None:
+def _normalize(
+    config: dict[str, Any], generator: nn.Module, discriminator: nn.Module, device: torch.device
+) -> None:
     norm = config["norm"]
     if not norm["estimator"]:
         return
     latents, image = example_inputs(config, device)
-    for target, network, example in (("generator", generator, latents), ("discriminator", discriminator, image)):
+    for target, network, example in (
+        ("generator", generator, latents),
+        ("discriminator", discriminator, image),
+    ):
         if norm["target"] not in (target, "both"):
             continue
         try:
@@ -245,12 +283,30 @@ def build_evaluator(
     return Evaluator(
         create_extractor(metrics["extractor"], data, weights, device),
         array,
-        cache=data / "cache",
-        num_generated=metrics["num_generated"],
-        num_real=metrics["num_real"],
-        is_splits=metrics["is_splits"],
-        batch_size=metrics["batch_size"],
+        data / "cache",
+        Protocol(
+            num_generated=metrics["num_generated"],
+            num_fid=metrics["num_fid"],
+            num_real=metrics["num_real"],
+            num_kid_prc=metrics["num_kid_prc"],
+            is_splits=metrics["is_splits"],
+            kid_subset_size=metrics["kid_subset_size"],
+            metrics=tuple(name for name in METRICS if metrics[name]),
+            suffix=metrics["suffix"],
+        ),
+        metrics["batch_size"],
     )
+
+
+def _decays(config: dict[str, Any], optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, LambdaLR]:
+    """The schedules of the learning rates: none, or linearly to zero after the last iteration."""
+    if config["optimizer"]["decay"] == "none":
+        return {}
+    iterations = config["train"]["iterations"]
+    return {
+        name: LambdaLR(optimizer, lambda done: 1 - done / iterations)
+        for name, optimizer in optimizers.items()
+    }
 
 
 def _schedule(config: dict[str, Any]) -> Schedule:
@@ -265,6 +321,8 @@ def _schedule(config: dict[str, Any]) -> Schedule:
         evaluate_every=train["evaluate_every"],
         checkpoint_every=train["checkpoint_every"],
         keep_every=train["keep_every"],
+        max_score=train["max_score"],
+        stop_on_divergence=train["on_divergence"] == "stop",
     )
 
 

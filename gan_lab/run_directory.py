@@ -12,9 +12,11 @@ import yaml
 
 import gan_lab
 from gan_lab.errors import UserError
-from gan_lab.files import write_json, write_text
+from gan_lab.files import replacing, write_json, write_text
 
 RUNNING, FINISHED, DIVERGED, INTERRUPTED, FAILED = "running", "finished", "diverged", "interrupted", "failed"
+
+CONFIG_FORMAT = 1  # raised when the meaning of a stored config changes
 
 
 @dataclass(frozen=True)
@@ -51,33 +53,48 @@ class RunDirectory:
     def log(self) -> Path:
         return self.root / "train.log"
 
-    def create(self, config: dict[str, Any], fresh: bool) -> None:
-        """Make the directory and write the config; `fresh` first moves an old run aside, kept."""
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    def create(self) -> None:
+        """Make the directory; raises UserError where it cannot be written."""
         try:
-            if fresh and self.root.exists():
-                self.root.rename(self._unused_name())
             self.root.mkdir(parents=True, exist_ok=True)
-            write_text(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+            with replacing(self.root / "probe") as temporary:
+                temporary.touch()
+            (self.root / "probe").unlink()
         except OSError as error:
             raise UserError(
                 f"the run directory {self.root} cannot be written ({error.strerror}): "
                 "set paths.outputs to a folder that can"
             ) from error
 
-    def _unused_name(self) -> Path:
+    def set_aside(self) -> None:
+        """Move an old run out of the way, kept beside under another name."""
         number = 1
         while (kept := self.root.with_name(f"{self.root.name}.kept{number}")).exists():
             number += 1
-        return kept
+        self.root.rename(kept)
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        text = yaml.safe_dump({"format": CONFIG_FORMAT, **config}, sort_keys=False, allow_unicode=True)
+        write_text(self.config, text)
 
     def read_config(self) -> dict[str, Any]:
         """The resolved config of the run; raises UserError where this is no run directory."""
         try:
             config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
-            raise UserError(f"{self.root} is not a run directory ({self.config.name} cannot be read)") from error
-        if not isinstance(config, dict):
-            raise UserError(f"{self.config} does not hold a config")
+            raise UserError(
+                f"{self.root} is not a run directory ({self.config.name} cannot be read)"
+            ) from error
+        found = config.pop("format", None) if isinstance(config, dict) else None
+        if found != CONFIG_FORMAT:
+            raise UserError(
+                f"{self.config} has format {found}, this version of gan-lab reads format {CONFIG_FORMAT}: "
+                "read it with the version that wrote it, named in status.json"
+            )
         return config
 
     def read_status(self) -> dict[str, Any]:
@@ -88,17 +105,32 @@ class RunDirectory:
             return {}
         return status if isinstance(status, dict) else {}
 
-    def write_status(self, state: str, iteration: int, reason: str, seed: int, device: str) -> None:
+    def write_status(
+        self, state: str, iteration: int, reason: str, seed: int, device: str, **details: str | int
+    ) -> None:
         """Record how the run stands: one of the five states, after `iteration` iterations, and why."""
-        write_json(self.status, {
+        status = {
             "state": state,
             "iteration": iteration,
             "reason": reason,
+            **details,
             "seed": seed,
             "device": device,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             **versions(),
-        })
+        }
+        try:
+            write_json(self.status, status)
+        except OSError:
+            self._overwrite_status(status)
+
+    def _overwrite_status(self, status: dict[str, Any]) -> None:
+        """On a full disk: reuse the space that the old status takes, which needs no new room."""
+        room = self.status.stat().st_size
+        while len(content := json.dumps(status).encode()) > room and status["reason"]:
+            status["reason"] = status["reason"][: -(len(content) - room)]
+        with self.status.open("r+b") as file:
+            file.write(content.ljust(room))
 
 
 def versions() -> dict[str, str | None]:

@@ -4,8 +4,9 @@ from collections import OrderedDict
 
 from torch import nn
 
+from gan_lab.archs.common import batch_norm, channels
+
 IMAGE_SIZES = (32, 48, 64)
-BATCH_NORM = {"momentum": 0.1, "eps": 1e-5}  # PyTorch's 0.1 is the reference's decay of 0.9
 
 
 def base_size(image_size: int) -> int:
@@ -13,11 +14,6 @@ def base_size(image_size: int) -> int:
     if image_size not in IMAGE_SIZES:
         raise ValueError(f"the CNN has shapes for {IMAGE_SIZES} pixels, not {image_size}")
     return image_size // 8
-
-
-def channels(count: int, width: float) -> int:
-    """The reference's channel count scaled by `width`, at least 1."""
-    return max(1, round(count * width))
 
 
 class Generator(nn.Sequential):
@@ -31,16 +27,16 @@ class Generator(nn.Sequential):
             OrderedDict(
                 linear=nn.Linear(latent_dim, c512 * m * m),
                 reshape=nn.Unflatten(1, (c512, m, m)),
-                bn0=nn.BatchNorm2d(c512, **BATCH_NORM),
+                bn0=batch_norm(c512),
                 relu0=nn.ReLU(inplace=True),
                 deconv1=nn.ConvTranspose2d(c512, c256, 4, stride=2, padding=1),
-                bn1=nn.BatchNorm2d(c256, **BATCH_NORM),
+                bn1=batch_norm(c256),
                 relu1=nn.ReLU(inplace=True),
                 deconv2=nn.ConvTranspose2d(c256, c128, 4, stride=2, padding=1),
-                bn2=nn.BatchNorm2d(c128, **BATCH_NORM),
+                bn2=batch_norm(c128),
                 relu2=nn.ReLU(inplace=True),
                 deconv3=nn.ConvTranspose2d(c128, c64, 4, stride=2, padding=1),
-                bn3=nn.BatchNorm2d(c64, **BATCH_NORM),
+                bn3=batch_norm(c64),
                 relu3=nn.ReLU(inplace=True),
                 deconv4=nn.ConvTranspose2d(c64, 3, 3, stride=1, padding=1),
                 tanh=nn.Tanh(),

@@ -23,7 +23,8 @@ def target_variances(fan_in: int, fan_out: int) -> dict[str, float]:
     }
 
 
-def _draw(network: nn.Module, rule: Callable[[nn.Module, Tensor], object]) -> None:
+def draw(network: nn.Module, rule: Callable[[nn.Module, Tensor], object]) -> None:
+    """Let `rule(layer, weight)` fill each linear and convolution weight in place; zero the biases."""
     with torch.no_grad():
         for _, layer in weighted_layers(network):
             assert isinstance(layer.weight, Tensor)
@@ -36,16 +37,16 @@ def _with_target_variance(network: nn.Module, name: str) -> None:
     def rule(layer: nn.Module, weight: Tensor) -> None:
         weight.normal_(0, math.sqrt(target_variances(*KernelLayout.of(layer).fans(weight))[name]))
 
-    _draw(network, rule)
+    draw(network, rule)
 
 
 def normal(network: nn.Module, std: float = 0.02) -> None:
     """N(0, std): the reference's generator."""
-    _draw(network, lambda layer, weight: weight.normal_(0, std))
+    draw(network, lambda layer, weight: weight.normal_(0, std))
 
 
 def normal_truncated_convolutions(network: nn.Module, std: float = 0.02) -> None:
-    """N(0, std) cut off at two deviations for convolutions, N(0, std) for linear layers: its discriminator."""
+    """N(0, std), cut off at two deviations for convolutions but not for linear layers: its discriminator."""
 
     def rule(layer: nn.Module, weight: Tensor) -> None:
         if isinstance(layer, nn.Linear):
@@ -53,7 +54,7 @@ def normal_truncated_convolutions(network: nn.Module, std: float = 0.02) -> None
         else:
             nn.init.trunc_normal_(weight, 0, std, -2 * std, 2 * std)
 
-    _draw(network, rule)
+    draw(network, rule)
 
 
 def lecun(network: nn.Module) -> None:
@@ -84,4 +85,4 @@ def orthogonal(network: nn.Module) -> None:
             matrix = matrix.reshape(weight.shape[1], weight.shape[0], -1).transpose(0, 1)
         weight.copy_(matrix.reshape(weight.shape))
 
-    _draw(network, rule)
+    draw(network, rule)

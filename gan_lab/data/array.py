@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import mmap
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +49,39 @@ def open_array(path: Path) -> ImageArray:
         metadata = json.loads(description.read_text(encoding="utf-8"))
         images = np.load(path, mmap_mode="r", allow_pickle=False)
         if list(images.shape) != metadata["shape"] or images.dtype != np.uint8:
-            raise ValueError(f"shape {list(images.shape)} and type {images.dtype}, expected {metadata['shape']}")
+            raise ValueError(
+                f"shape {list(images.shape)} and type {images.dtype}, expected {metadata['shape']}"
+            )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"the prepared array {path} cannot be read ({error}): delete it and {description.name}, and start "
-            "again to prepare it anew"
+            f"the prepared array {path} cannot be read ({error}): delete it and {description.name}, and "
+            "start again to prepare it anew"
         ) from error
     fingerprint = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
     return ImageArray(images, metadata, fingerprint)
+
+
+def read_rows(images: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """`images[index]` for whole numbers `index` `[B]`; raises IndexError where one lies outside.
+
+    A memory map is read at its rows' positions instead: pages of the map would stay in the resident set, all
+    63 GB of ImageNet's in the end. Raises OSError where the file cannot be read.
+    """
+    index = np.asarray(index)
+    if not (isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap)):
+        return images[index]
+    if index.size and (index.min() < 0 or index.max() >= len(images)):
+        raise IndexError(f"rows {index.min()} to {index.max()} of {len(images)}")
+    rows = np.empty((len(index), *images.shape[1:]), images.dtype)
+    positions = [images.offset + int(number) * rows.strides[0] for number in index]
+    descriptor = os.open(images.filename, os.O_RDONLY)
+    try:
+        if hasattr(os, "posix_fadvise"):  # the disk may fetch all rows at once and in its own order
+            for position in positions:
+                os.posix_fadvise(descriptor, position, rows.strides[0], os.POSIX_FADV_WILLNEED)
+        for row, position in zip(rows, positions, strict=True):
+            if os.preadv(descriptor, [row.reshape(-1).data], position) != row.nbytes:
+                raise OSError(f"{images.filename} ends early")
+    finally:
+        os.close(descriptor)
+    return rows

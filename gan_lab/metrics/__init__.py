@@ -1,5 +1,9 @@
-"""FID and IS through torch-fidelity: extractors, cached statistics of real images, one pass over samples."""
+"""FID, IS, KID, precision and recall through torch-fidelity, in one pass over the samples.
 
-from gan_lab.metrics.evaluation import Evaluator
+The street through it: extractors (networks) -> features (one pass; real ones cached) -> evaluation (metrics).
+"""
 
-__all__ = ["Evaluator"]
+from gan_lab.metrics.evaluation import METRICS, Evaluator, Protocol
+from gan_lab.metrics.extractors import inception_weights
+
+__all__ = ["METRICS", "Evaluator", "Protocol", "inception_weights"]

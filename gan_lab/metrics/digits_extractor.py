@@ -3,22 +3,24 @@
 An Inception network trained on photographs says nothing of handwritten digits; this one reads them.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch_fidelity import FeatureExtractorBase, register_feature_extractor
 
 from gan_lab.data.digits import load_grey, to_rgb
-from gan_lab.files import replacing
+from gan_lab.metrics import cache
 from gan_lab.streams import stream
 
 NAME = "digits"
 FEATURES, LOGITS = "64", "logits"
-RECIPE = "v1"  # part of the cached file's name: change it with anything that changes the weights
+KEY = {"recipe": 2}  # raise it with anything that changes the weights
 HELD_OUT = 360  # of 1,797
 
 
@@ -26,7 +28,11 @@ class DigitsExtractor(FeatureExtractorBase):
     """uint8 images `[B, 3, H, W]` to the classifier's 64 features `[B, 64]` and 10 logits `[B, 10]`."""
 
     def __init__(
-        self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: object
+        self,
+        name: str,
+        features_list: list[str],
+        feature_extractor_weights_path: str | BinaryIO | None = None,
+        **_: object,
     ) -> None:
         super().__init__(name, features_list)
         self.convolutions = nn.Sequential(
@@ -36,7 +42,8 @@ class DigitsExtractor(FeatureExtractorBase):
         )  # fmt: skip
         self.classifier = nn.Linear(64, 10)
         if feature_extractor_weights_path:
-            self.load_state_dict(load_file(feature_extractor_weights_path))
+            with np.load(feature_extractor_weights_path, allow_pickle=False) as arrays:
+                self.load_state_dict({name: torch.from_numpy(arrays[name]) for name in self.state_dict()})
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
@@ -66,13 +73,12 @@ def split() -> tuple[np.ndarray, np.ndarray]:
     return order[HELD_OUT:], order[:HELD_OUT]
 
 
-def weights(root: Path) -> Path:
-    """The classifier's weights under `root`, trained on first use: deterministic, on the CPU, in seconds."""
-    path = root / f"digits-classifier-{RECIPE}.safetensors"
-    if not path.exists():
-        with replacing(path) as temporary:
-            save_file(_train().state_dict(), temporary)
-    return path
+def weights(folder: Path) -> Path:
+    """The classifier's weights in `folder`, trained on first use: deterministic, on the CPU, in seconds."""
+    if cache.load(folder, "digits-classifier", KEY) is None:
+        state = {name: tensor.numpy() for name, tensor in _train().state_dict().items()}
+        return cache.store(folder, "digits-classifier", KEY, state)
+    return cache.location(folder, "digits-classifier", KEY)
 
 
 def _train(epochs: int = 12, batch_size: int = 32) -> DigitsExtractor:
@@ -80,21 +86,33 @@ def _train(epochs: int = 12, batch_size: int = 32) -> DigitsExtractor:
     grey, labels = load_grey()
     images = torch.from_numpy(to_rgb(grey[train], 32))
     targets = torch.from_numpy(labels[train])
-    with torch.random.fork_rng(devices=[]):
+    with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = DigitsExtractor(NAME, [FEATURES, LOGITS])
-    steps_per_epoch = len(train) // batch_size
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=epochs * steps_per_epoch)
-    for epoch in range(epochs):
-        rng = stream(0, "digits classifier", epoch)
-        for index in torch.randperm(len(train), generator=rng)[: steps_per_epoch * batch_size].split(batch_size):
-            # Shifts by up to two pixels, so that a digit is read wherever the generator puts it.
-            dy, dx = torch.randint(-2, 3, (2,), generator=rng).tolist()
-            _, logits = network(images[index].roll((dy, dx), (2, 3)))
-            loss = F.cross_entropy(logits, targets[index], label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return network.eval()
+        steps_per_epoch = len(train) // batch_size
+        optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=epochs * steps_per_epoch)
+        for epoch in range(epochs):
+            rng = stream(0, "digits classifier", epoch)
+            order = torch.randperm(len(train), generator=rng)[: steps_per_epoch * batch_size]
+            for index in order.split(batch_size):
+                # Shifts by up to two pixels, so that a digit is read wherever the generator puts it.
+                dy, dx = torch.randint(-2, 3, (2,), generator=rng).tolist()
+                _, logits = network(images[index].roll((dy, dx), (2, 3)))
+                loss = F.cross_entropy(logits, targets[index], label_smoothing=0.05)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+    return network.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """The number of threads decides the order of sums: with one, every caller gets the same bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

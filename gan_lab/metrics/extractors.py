@@ -3,84 +3,136 @@
 import contextlib
 import hashlib
 import io
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gan_lab.errors import UserError
 
 INCEPTION = "inception-v3-compat"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_SHA256 = "6726825d"  # its first digits, which torch-fidelity publishes in the file's name
+# torch-fidelity publishes the first eight digits, in the file's name.
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
 
 @dataclass(frozen=True)
 class Extractor:
     """A feature extractor ready to use.
 
-    `network` maps uint8 images `[B, 3, H, W]` to (features for FID `[B, F]`, logits for IS `[B, C]`).
-    `weights_sha256` tells one set of weights from another. `suffix` ends the names of its metrics: the plain
-    names belong to Inception with its published weights alone.
+    `network` maps uint8 images `[B, 3, H, W]` to (features `[B, F]`, logits for IS `[B, C]`). `identity`
+    tells it from every other: its name, its layers, its weights' SHA-256. `suffix` ends the names of its
+    metrics: the plain names belong to Inception with its published weights alone.
     """
 
     network: nn.Module
-    weights_sha256: str
+    identity: dict[str, Any]
     suffix: str
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features `[B, F]` and logits `[B, C]` of uint8 images `[B, 3, H, W]`, in float32 on the host."""
+        device = next(self.network.parameters()).device
+        with _full_precision():
+            features, logits = self.network(images.to(device))
+        return features.float().cpu(), logits.float().cpu()
 
 
 def create(name: str, root: Path, weights: Path | None, device: torch.device) -> Extractor:
-    """The extractor `digits` or `inception`; weights that are not given are looked for under `root`."""
+    """The extractor `digits` or `inception`; weights that are not given are found, or put, under `root`."""
     if name == "digits":
         from gan_lab.metrics import digits_extractor
 
-        path = weights or digits_extractor.weights(root)
-        return _load(digits_extractor.NAME, path, "_digits", device)
+        if weights:
+            raise UserError(f"metrics.weights={weights} is for Inception alone: leave it null for the digits")
+        path = digits_extractor.weights(root / "cache")
+        return _create(digits_extractor.NAME, path.read_bytes(), path, "_digits", device)
     if name == "inception":
-        path = weights or _find_inception(root)
-        suffix = "" if _sha256(path).startswith(INCEPTION_SHA256) else "_unverified"
-        return _load(INCEPTION, path, suffix, device)
+        path = weights or inception_weights(root)
+        content = _read(path)
+        suffix = "" if hashlib.sha256(content).hexdigest() == INCEPTION_SHA256 else "_unverified"
+        _refuse_code(content, path)
+        return _create(INCEPTION, content, path, suffix, device)
     raise UserError(f"metrics.extractor={name} is not known: take digits or inception")
 
 
-def _load(registered: str, path: Path, suffix: str, device: torch.device) -> Extractor:
+def inception_weights(root: Path) -> Path:
+    """Inception's published weights under `root`, downloaded on first use, their checksum verified.
+
+    Raises UserError where they cannot be had, or where the file of that name is another.
+    """
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    path = root / INCEPTION_FILE
+    if path.exists():
+        if hashlib.sha256(_read(path)).hexdigest() != INCEPTION_SHA256:
+            raise UserError(
+                f"{path} is damaged or another file (its SHA-256 is not {INCEPTION_SHA256}): delete it, and "
+                "it is downloaded anew"
+            )
+        return path
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        on_terminal = sys.stderr.isatty()
+        torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), INCEPTION_SHA256, progress=on_terminal)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"Inception's weights are missing and cannot be downloaded ({error}): get {URL_INCEPTION_V3} on "
+            f"a machine with a network and put it at {path}, or take metrics=none"
+        ) from error
+    return path
+
+
+def _create(registered: str, content: bytes, path: Path, suffix: str, device: torch.device) -> Extractor:
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
     from torch_fidelity.utils import create_feature_extractor
 
     kind = FEATURE_EXTRACTORS_REGISTRY[registered]
     layers = [kind.get_default_feature_layer_for_metric(metric) for metric in ("fid", "isc")]
     try:
+        # The bytes that were checked, not the file, which may have changed since: a loader reads both alike.
         network = create_feature_extractor(
-            registered, layers, cuda=False, verbose=False, feature_extractor_weights_path=str(path)
+            registered, layers, cuda=False, verbose=False, feature_extractor_weights_path=io.BytesIO(content)
         )
     except Exception as error:
-        raise UserError(f"{path} does not hold the weights of {registered}: delete it or set metrics.weights") from error
-    return Extractor(network.to(device), _sha256(path), suffix)
+        raise UserError(f"{path} does not hold the weights of {registered}: give another file") from error
+    identity = {"name": registered, "layers": layers, "weights": hashlib.sha256(content).hexdigest()}
+    return Extractor(network.to(device), identity, suffix)
 
 
-def _sha256(path: Path) -> str:
+def _refuse_code(content: bytes, path: Path) -> None:
+    """torch-fidelity unpickles whatever a file holds, so what holds more than plain tensors is not loaded."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"the weights {path} cannot be read ({error.strerror}): set metrics.weights to a file") from error
-
-
-def _find_inception(root: Path) -> Path:
-    """Inception's weights under `root`, downloaded on first use."""
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-
-    path = root / INCEPTION_FILE
-    if path.exists():
-        return path
-    root.mkdir(parents=True, exist_ok=True)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=INCEPTION_SHA256)
-    except (OSError, RuntimeError) as error:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:
         raise UserError(
-            f"Inception's weights are missing and cannot be downloaded ({error}): get {URL_INCEPTION_V3} on a "
-            f"machine with a network and put it at {path}, or take metrics=none"
+            f"{path} is damaged or holds more than tensors, and is not loaded: give a plain state_dict"
         ) from error
-    return path
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise UserError(f"{path} is no state_dict: give metrics.weights a file of Inception's weights")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"the weights {path} cannot be read ({error.strerror}): give another file") from error
+
+
+@contextlib.contextmanager
+def _full_precision() -> Iterator[None]:
+    """No TF32, which PyTorch allows itself in convolutions: metrics must not depend on the kind of GPU."""
+    cudnn: Any = torch.backends.cudnn  # a module that replaces itself by an object
+    settings = (cudnn.conv, torch.backends.cuda.matmul)
+    before = [setting.fp32_precision for setting in settings]
+    for setting in settings:
+        setting.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision

@@ -5,8 +5,10 @@ from pathlib import Path
 from gan_lab.run_directory import DIVERGED, INTERRUPTED, RunDirectory
 from gan_lab.tracking.jsonl import read
 
-FID_NAMES = ("metric/fid", "metric/fid_digits", "metric/fid_unverified")
-IS_NAMES = ("metric/is_mean", "metric/is_digits_mean", "metric/is_unverified_mean")
+# The extractor's and the protocol's suffixes, see gan_lab.metrics.
+SUFFIXES = ("", "_fast", "_digits", "_unverified", "_unverified_fast")
+FID_NAMES = tuple(f"metric/fid{suffix}" for suffix in SUFFIXES)
+IS_NAMES = tuple(f"metric/is{suffix}_mean" for suffix in SUFFIXES)
 
 
 def extremes(metrics: Path, name: str) -> dict[str, float | None]:

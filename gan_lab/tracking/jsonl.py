@@ -1,7 +1,9 @@
 """metrics.jsonl: the local record, one JSON object a line, always written."""
 
+import contextlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,11 +29,14 @@ class JsonLines:
         """Sample grids are files of their own."""
 
     def length(self) -> int:
-        """The bytes written so far, which a checkpoint remembers."""
+        """The bytes that are on the disk, which a checkpoint remembers."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
         return self._file.seek(0, 2)
 
     def finish(self, state: str) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk has stopped the run already
+            self._file.close()
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:

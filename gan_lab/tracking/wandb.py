@@ -76,10 +76,10 @@ class WandbTracker:
             self._run.define_metric(lowest, step_metric="iteration", summary="min")
 
     def log(self, iteration: int, values: Mapping[str, float]) -> None:
-        self._run.log({"iteration": iteration, **values})
+        self._run.log({"iteration": iteration, **values}, step=iteration)
 
     def log_samples(self, iteration: int, grid: Path) -> None:
-        self._run.log({"iteration": iteration, "samples": self._wandb.Image(str(grid))})
+        self._run.log({"iteration": iteration, "samples": self._wandb.Image(str(grid))}, step=iteration)
 
     def finish(self, state: str) -> None:
         self._run.summary["state"] = state

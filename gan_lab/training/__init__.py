@@ -1,5 +1,6 @@
 """The trainer (one readable loop) and its checkpoints."""
 
-from gan_lab.training.trainer import Diverged, Interrupted, Schedule, Trainer
+from gan_lab.training.divergence import Diverged
+from gan_lab.training.trainer import Interrupted, Schedule, Trainer
 
 __all__ = ["Diverged", "Interrupted", "Schedule", "Trainer"]

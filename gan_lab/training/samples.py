@@ -18,9 +18,10 @@ from gan_lab.streams import stream
 
 
 def generate(generator: nn.Module, latent_dim: int, seed: int, purpose: str, start: int, stop: int) -> Tensor:
-    """The images with these numbers, uint8 `[stop - start, 3, H, W]`: image k is a function of (seed, purpose, k).
+    """The images with these numbers, uint8 `[stop - start, 3, H, W]`.
 
-    The generator runs in eval mode; its state is as before.
+    Image k's latents are a function of (seed, purpose, k). The generator runs in eval mode; its state is as
+    before.
     """
     if stop <= start:
         raise ValueError(f"no images from {start} to {stop}")

@@ -1,6 +1,7 @@
 """The trainer: discriminator updates, a generator update, and what is recorded in between."""
 
 import contextlib
+import copy
 import math
 import resource
 import time
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.optim.lr_scheduler import LRScheduler
 
 from gan_lab import norms, probes
 from gan_lab.data import Batches
@@ -20,6 +22,8 @@ from gan_lab.files import replacing
 from gan_lab.norms.bounds import PatchNorms
 from gan_lab.streams import stream
 from gan_lab.training import checkpoint
+from gan_lab.training.divergence import Diverged, Watch, problem, tracing
+from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.samples import generate, write_grid
 
 GRID = 100  # samples in a grid, 10×10
@@ -33,16 +37,20 @@ class Loss(Protocol):
     def generator(self, fake: Tensor) -> Tensor: ...
 
 
+class Penalty(Protocol):
+    """A term of the discriminator's loss that sees the discriminator itself, see `gan_lab.penalties`."""
+
+    def __call__(
+        self, discriminator: nn.Module, real: Tensor, fake: Tensor, rng: torch.Generator
+    ) -> Tensor: ...
+
+
 class Sink(Protocol):
     """Where a run's records go, see `gan_lab.tracking`."""
 
     def log(self, iteration: int, values: Mapping[str, float]) -> None: ...
 
     def log_samples(self, iteration: int, grid: Path) -> None: ...
-
-
-class Diverged(Exception):
-    """A quantity that must be finite is not."""
 
 
 class Interrupted(Exception):
@@ -62,6 +70,8 @@ class Schedule:
     evaluate_every: int  # and at the end
     checkpoint_every: int  # and at the end
     keep_every: int
+    max_score: float  # losses and mean scores beyond it count as divergence
+    stop_on_divergence: bool
 
 
 class Trainer:
@@ -75,9 +85,13 @@ class Trainer:
         generator: nn.Module,
         discriminator: nn.Module,
         loss: Loss,
+        penalty: Penalty | None,
         g_optimizer: torch.optim.Optimizer,
         d_optimizer: torch.optim.Optimizer,
+        decays: Mapping[str, LRScheduler],
+        ema: ExponentialMovingAverage | None,
         batches: Batches,
+        g_batch_size: int,
         latent_dim: int,
         seed: int,
         schedule: Schedule,
@@ -91,9 +105,14 @@ class Trainer:
         self.generator = generator
         self.discriminator = discriminator
         self.loss = loss
+        self.penalty = penalty
         self.g_optimizer = g_optimizer
         self.d_optimizer = d_optimizer
+        self.decays = decays  # of the learning rates, one step an iteration; by their names in checkpoints
+        self.ema = ema
+        self.judged = ema.network if ema else generator  # what is sampled, judged and written in the end
         self.batches = batches
+        self.g_batch_size = g_batch_size
         self.latent_dim = latent_dim
         self.seed = seed
         self.schedule = schedule
@@ -103,39 +122,71 @@ class Trainer:
         self.checkpoints = checkpoints
         self.record_length = record_length
         self.stop_requested = stop_requested
-        self.device = batches.images.device
+        self.device = batches.device
         self.iteration = 0  # finished so far
+        self._unrecorded: dict[str, float] | None = (
+            None  # the row of an iteration whose metrics were cut short
+        )
         self._discriminator_parameters = [p for p in discriminator.parameters() if p.requires_grad]
 
     def train(self) -> None:
-        """Run to the end of the schedule. Raises Interrupted, with a checkpoint written, or Diverged."""
+        """Run to the end of the schedule. Raises Interrupted or Diverged, with a checkpoint written."""
         schedule = self.schedule
-        clock = Clock(self.device, self.iteration, images_per_iteration=schedule.n_dis * self.batches.batch_size)
+        clock = Clock(
+            self.device, self.iteration, images_per_iteration=schedule.n_dis * self.batches.batch_size
+        )
+        watch, sound = Watch(schedule.max_score, self.device), self._snapshot()
+        if self._unrecorded is not None:  # stopped within an iteration's record
+            self._record(self.iteration, self._unrecorded)
         while self.iteration < schedule.iterations:
             iteration = self.iteration + 1
             audit = _due(iteration, schedule.audit_every)
             measure = audit or _due(iteration, schedule.probe_every)
-            for step in range(schedule.n_dis):
-                is_last_step = step == schedule.n_dis - 1
-                d_values = self.discriminator_step(iteration, step, measure and is_last_step, audit and is_last_step)
-            g_values = self.generator_step(iteration, measure)
-            self.iteration = iteration
+            values = self._iterate(iteration, measure, audit)
+            watch.see({name: values[name] for name in values if name.startswith(("loss/", "score/"))})
 
-            row: dict[str, float] = {}
-            if measure or _due(iteration, schedule.log_every):
-                row = _to_floats({**d_values, **g_values})
+            is_logged = measure or _due(iteration, schedule.log_every)
+            row = _to_floats(values) if is_logged else {}
+            if is_logged:
                 row |= clock.lap(iteration)
+            if not (is_logged or self._is_recorded(iteration) or self.stop_requested()):
+                continue
             with clock.paused():
+                if watch.is_fine(self.generator, self.discriminator):
+                    sound = self._snapshot()
+                elif schedule.stop_on_divergence:
+                    raise self._diverged(sound)
                 self._record(iteration, row)
+
+    def _iterate(self, iteration: int, measure: bool = False, audit: bool = False) -> dict[str, Tensor]:
+        """One iteration: the discriminator's updates, then the generator's; returns the last ones' values."""
+        for step in range(self.schedule.n_dis):
+            is_last = step == self.schedule.n_dis - 1
+            values = self.discriminator_step(iteration, step, measure and is_last, audit and is_last)
+        values |= self.generator_step(iteration, measure)
+        for decay in self.decays.values():
+            decay.step()
+        self.iteration = iteration
+        return values
+
+    def _is_recorded(self, iteration: int) -> bool:
+        """Whether more than a line of the log is due: metrics, samples or a checkpoint."""
+        schedule = self.schedule
+        intervals = (schedule.evaluate_every, schedule.sample_every, schedule.checkpoint_every)
+        return iteration == schedule.iterations or any(_due(iteration, every) for every in intervals)
 
     def _record(self, iteration: int, row: dict[str, float]) -> None:
         """Everything between two iterations: metrics, the log, samples, checkpoints, and whether to stop."""
         schedule, is_last = self.schedule, iteration == self.schedule.iterations
-        if self.evaluate and (_due(iteration, schedule.evaluate_every) or is_last):
-            row |= self.evaluate(self.generate)
+        try:
+            if self.evaluate and (_due(iteration, schedule.evaluate_every) or is_last):
+                row = row | self.evaluate(self._generate_unless_stopped)
+        except Interrupted:
+            self.save_checkpoint(unrecorded=row)
+            raise
+        self._unrecorded = None
         if row:
             self.sink.log(iteration, row)
-            _refuse_non_finite(row, iteration)
         if _due(iteration, schedule.sample_every) or is_last:
             self.sink.log_samples(iteration, self.write_samples())
         stop = self.stop_requested()
@@ -143,6 +194,40 @@ class Trainer:
             self.save_checkpoint()
         if stop and not is_last:
             raise Interrupted(f"stopped by {stop} after iteration {iteration}")
+
+    def _generate_unless_stopped(self, start: int, stop: int) -> Tensor:
+        """Images for the metrics, which can take minutes: a request to stop does not wait for them."""
+        if signal := self.stop_requested():
+            raise Interrupted(f"stopped by {signal} in the metrics of iteration {self.iteration}")
+        return self.generate(start, stop)
+
+    def _snapshot(self) -> dict[str, Any]:
+        """A copy of the training state."""
+        state = {name: copy.deepcopy(part.state_dict()) for name, part in self._parts().items()}
+        return {**state, "iteration": self.iteration}
+
+    def _diverged(self, sound: Mapping[str, Any]) -> Diverged:
+        """Repeat the iterations since the last sound state to find the first bad one, and go back before it.
+
+        Repeating gives the same bits, so that every iteration need not be looked at while all is well.
+        """
+        last, bound = self.iteration, self.schedule.max_score
+        networks = {"generator": self.generator, "discriminator": self.discriminator}
+        self.load_checkpoint(sound)
+        while self.iteration < last:
+            before = self._snapshot()
+            iteration = self.iteration + 1
+            with tracing(networks) as culprit:
+                values = self._iterate(iteration)
+                bad = problem(values, networks, bound)
+                if bad is None:
+                    continue
+                quantity, value, layer = bad
+                layer = layer or culprit()
+            self.load_checkpoint(before)
+            self.save_checkpoint()
+            return Diverged(iteration, quantity, value, layer, bound)
+        return Diverged(last, "a loss, a score or a weight", math.nan, "", bound)
 
     def discriminator_step(
         self, iteration: int, step: int, measure: bool = False, audit: bool = False
@@ -153,25 +238,30 @@ class Trainer:
         """
         real = self.batches.draw(iteration, step)
         with torch.no_grad(), norms.frozen(self.generator):
-            fake = self.generator(self._latents(iteration, step))
+            fake = self.generator(self._latents(iteration, step, self.batches.batch_size))
         real.requires_grad_(measure)
         fake.requires_grad_(measure)
         patches = PatchNorms(self.discriminator if audit else None)
-        with parametrize.cached(), patches:  # one normalization for both passes
-            real_scores, fake_scores = self.discriminator(real), self.discriminator(fake)
+        with parametrize.cached():  # one normalization for all passes
+            with patches:
+                real_scores, fake_scores = self.discriminator(real), self.discriminator(fake)
+            penalty = self._penalty(real, fake, iteration, step)
         loss_real, loss_fake = self.loss.discriminator(real_scores, fake_scores)
-        loss = loss_real + loss_fake
+        loss = loss_real + loss_fake + sum(penalty.values())
         values = {
             "loss/d": loss,
             "loss/d_real": loss_real,
             "loss/d_fake": loss_fake,
             "score/real": real_scores.mean(),
             "score/fake": fake_scores.mean(),
+            **penalty,
         }
         if measure:
             values |= probes.slopes(real_scores, real, "real") | probes.slopes(fake_scores, fake, "fake")
         if audit:
-            score_gradients = torch.autograd.grad(loss, (real_scores, fake_scores), retain_graph=True)
+            score_gradients = None  # a penalty's share of the gradient has no bound
+            if self.penalty is None:
+                score_gradients = torch.autograd.grad(loss, (real_scores, fake_scores), retain_graph=True)
         self.d_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if measure:
@@ -184,12 +274,19 @@ class Trainer:
         self.d_optimizer.step()
         return {name: value.detach() for name, value in values.items()}
 
+    def _penalty(self, real: Tensor, fake: Tensor, iteration: int, step: int) -> dict[str, Tensor]:
+        if self.penalty is None:
+            return {}
+        rng = stream(self.seed, "penalty", iteration, step, device=self.device)
+        return {"loss/penalty": self.penalty(self.discriminator, real, fake, rng)}
+
     def generator_step(self, iteration: int, measure: bool) -> dict[str, Tensor]:
         """One generator update; the discriminator's weights are not differentiated and its norms do not move."""
         for parameter in self._discriminator_parameters:
             parameter.requires_grad_(False)
         with norms.frozen(self.discriminator), parametrize.cached():
-            scores = self.discriminator(self.generator(self._latents(iteration, self.schedule.n_dis)))
+            latents = self._latents(iteration, self.schedule.n_dis, self.g_batch_size)
+            scores = self.discriminator(self.generator(latents))
         for parameter in self._discriminator_parameters:
             parameter.requires_grad_(True)
         loss = self.loss.generator(scores)
@@ -201,6 +298,8 @@ class Trainer:
             with norms.frozen(self.generator):
                 values |= probes.sigmas(self.generator, prefix="g.")
         self.g_optimizer.step()
+        if self.ema:
+            self.ema.update(self.generator)
         return {name: value.detach() for name, value in values.items()}
 
     def generate(self, start: int, stop: int, purpose: str = "evaluation") -> Tensor:
@@ -208,27 +307,29 @@ class Trainer:
 
         The generator runs in eval mode; its state and the training's streams are as before.
         """
-        return generate(self.generator, self.latent_dim, self.seed, purpose, start, stop)
+        return generate(self.judged, self.latent_dim, self.seed, purpose, start, stop)
 
     def write_samples(self) -> Path:
         """Write the grid from the fixed latents; returns its path."""
         images = self.generate(0, GRID, purpose="samples")
         return write_grid(self.samples / f"{self.iteration:08d}.png", images)
 
-    def _latents(self, iteration: int, step: int) -> Tensor:
-        """The latents of one update, `[batch_size, latent_dim]` from N(0, 1)."""
+    def _latents(self, iteration: int, step: int, count: int) -> Tensor:
+        """The latents of one update, `[count, latent_dim]` from N(0, 1)."""
         rng = stream(self.seed, "latents", iteration, step, device=self.device)
-        return torch.randn(self.batches.batch_size, self.latent_dim, generator=rng, device=self.device)
+        return torch.randn(count, self.latent_dim, generator=rng, device=self.device)
 
     def write_generator(self, path: Path) -> None:
         """Write the generator's weights as safetensors."""
-        tensors = {name: tensor.contiguous() for name, tensor in self.generator.state_dict().items()}
+        tensors = {name: tensor.contiguous() for name, tensor in self.judged.state_dict().items()}
         with replacing(path) as temporary:
             save_file(tensors, temporary)
 
-    def save_checkpoint(self) -> None:
-        state = {name: part.state_dict() for name, part in self._parts().items()}
+    def save_checkpoint(self, unrecorded: Mapping[str, float] | None = None) -> None:
+        """Write the state after this iteration; `unrecorded` is its row if that still has to be recorded."""
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
         state["record_length"] = self.record_length()
+        state["unrecorded"] = None if unrecorded is None else dict(unrecorded)
         checkpoint.save(self.checkpoints, self.iteration, state, self.schedule.keep_every)
 
     def load_checkpoint(self, state: Mapping[str, Any]) -> None:
@@ -236,6 +337,7 @@ class Trainer:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.iteration = state["iteration"]
+        self._unrecorded = state.get("unrecorded")
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -243,6 +345,8 @@ class Trainer:
             "discriminator": self.discriminator,
             "g_optimizer": self.g_optimizer,
             "d_optimizer": self.d_optimizer,
+            **self.decays,
+            **({"ema": self.ema} if self.ema else {}),
         }
 
 
@@ -288,9 +392,3 @@ def _to_floats(values: Mapping[str, Tensor]) -> dict[str, float]:
     """Scalars to the host in one transfer."""
     stacked = torch.stack([value.float().reshape(()) for value in values.values()])
     return dict(zip(values, stacked.tolist(), strict=True))
-
-
-def _refuse_non_finite(row: Mapping[str, float], iteration: int) -> None:
-    for name, value in row.items():
-        if not math.isfinite(value):
-            raise Diverged(f"{name} is {value} at iteration {iteration}")

@@ -1,0 +1,160 @@
+"""Published archives: finding, fetching, checking and reading them. Nothing is ever extracted to the disk."""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import stat
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO
+
+from gan_lab.data.progress import Progress
+from gan_lab.data.raw import fingerprint, readable
+from gan_lab.errors import UserError
+from gan_lab.files import replacing
+
+
+@dataclass(frozen=True)
+class Published:
+    """An archive that somebody published, and where a person gets it."""
+
+    file: str
+    md5: str
+    images: int
+    page: str
+    url: str | None = None  # None: it cannot be downloaded without an account
+    folder: str | None = None  # the name under which its extracted form is looked for
+
+
+@dataclass(frozen=True)
+class PublishedOrigin:
+    """A published archive (or its extracted folder) on this machine.
+
+    It is `raw` if that is given, else what lies in `root`, else it is downloaded to there. With `verify` it
+    must be the published one whole; without, any archive of the same layout will do.
+    """
+
+    published: Published
+    root: Path
+    raw: Path | None
+    verify: bool
+
+    @property
+    def images(self) -> int | None:
+        """How many images there must be; None: any number."""
+        return self.published.images if self.verify else None
+
+    def key(self) -> str:
+        """The origin's part of the array's name and metadata; the published archive need not be there."""
+        if self.verify:
+            return f"{self.published.file}, all {self.published.images} images"
+        return f"unverified {fingerprint(self.locate())}"
+
+    def locate(self) -> Path:
+        """The archive or folder; raises UserError saying which file to get and where to put it."""
+        published = self.published
+        if self.raw is None:
+            names = [name for name in (published.file, published.folder) if name]
+            found = [self.root / name for name in names if (self.root / name).exists()]
+            return found[0] if found else _download(published, self.root)
+        inside = self.raw / published.file
+        if inside.exists():
+            return inside
+        if not self.raw.exists():
+            raise UserError(f"dataset.raw={self.raw} does not exist: give the path of {published.file}")
+        return self.raw
+
+    def check(self, raw: Path) -> None:
+        """Compare the archive's checksum with the published one; raises UserError. A folder has none."""
+        if not self.verify or raw.is_dir():
+            return
+        found = _md5(raw)
+        if found != self.published.md5:
+            raise UserError(
+                f"{raw} is not the published {self.published.file} (md5 {found}, not {self.published.md5}): "
+                f"get it again from {self.published.page}, or take it as it is with dataset.verify=false"
+            )
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with (
+        readable(path),
+        path.open("rb") as file,
+        Progress(f"checking {path.name}", path.stat().st_size, unit="bytes") as progress,
+    ):
+        while block := file.read(2**22):
+            digest.update(block)
+            progress.update(len(block))
+    return digest.hexdigest()
+
+
+def _download(published: Published, root: Path) -> Path:
+    """Fetch the archive into `root`, whole or not at all."""
+    place = root / published.file
+    by_hand = (
+        f"get {published.file} from {published.page} and put it at {place}, or set dataset.raw to where it is"
+    )
+    if published.url is None:
+        raise UserError(f"{place} is missing and cannot be downloaded without an account: {by_hand}")
+    from torchvision.datasets.utils import download_url  # type: ignore[import-untyped]
+
+    print(f"downloading {published.url} to {place}", file=sys.stderr)
+    bar = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+    try:
+        with replacing(place) as temporary, bar:
+            download_url(published.url, root, filename=temporary.name, md5=published.md5)
+    except Exception as error:  # the host, the network and the Google Drive client raise anything
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"{place} is missing and cannot be downloaded ({reason}): {by_hand}") from error
+    return place
+
+
+def check_name(name: str, archive: Path) -> str:
+    """`name` as a plain relative path; raises UserError where a member would land outside of its archive."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive:
+        raise _outside(name, archive)
+    return str(path)
+
+
+def _outside(name: str, archive: Path) -> UserError:
+    return UserError(
+        f"{archive} holds {name!r}, which points outside of the archive: do not use it, get it again"
+    )
+
+
+def members(archive: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
+    """The regular files of a tar, in its order; raises UserError at a link or an outside name."""
+    for member in archive:
+        member.name = check_name(member.name, path)
+        if member.isfile():
+            yield member
+        elif not member.isdir():
+            raise _outside(member.name, path)
+
+
+def tar_gz(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """(name, bytes, file) of each member of a .tar.gz, read in one pass, to its checksum at the end."""
+    with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+        for member in members(archive, path):
+            file = archive.extractfile(member)
+            assert file is not None  # it is a regular file
+            yield member.name, member.size, file
+        while stream.read(2**20):
+            pass
+
+
+def zip_names(path: Path) -> list[str]:
+    """The names of a zip's members, sorted; raises UserError at a link or an outside name."""
+    with readable(path), zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            check_name(info.filename, path)
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise _outside(info.filename, path)
+        return sorted(archive.namelist())

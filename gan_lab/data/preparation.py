@@ -1,0 +1,156 @@
+"""Raw images in, a prepared array out: on all cores, in a stream, and resumable."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from gan_lab.data.array import ImageArray, open_array
+from gan_lab.data.partial import Partial, exclusively
+from gan_lab.data.progress import Progress
+from gan_lab.data.raw import fingerprint
+from gan_lab.data.recipe import Decoded, Recipe
+from gan_lab.errors import UserError
+
+FORMAT = 1  # part of every array's name: raise it with anything here that changes the pixels
+IMAGES_PER_CHUNK = 256
+
+
+class Source(Protocol):
+    """Raw images in a fixed order, cut into chunks; which chunks depends on the raw data alone."""
+
+    @property
+    def total(self) -> int | None:
+        """How many images, where that is known without reading them."""
+
+    def chunks(self, first: int) -> Iterator[Any]:
+        """The chunks from number `first` on, each small enough to be sent to another process."""
+
+    def decode(self, chunk: Any) -> Decoded:
+        """The pixels of a chunk; called in worker processes."""
+
+
+class Origin(Protocol):
+    """Where raw images lie; all of this raises UserError where they do not."""
+
+    @property
+    def images(self) -> int | None:
+        """How many images there must be; None: any number."""
+
+    def key(self) -> str:
+        """What tells this origin's content from another's, for the array's name."""
+
+    def locate(self) -> Path:
+        """The raw file or folder, downloaded if need be."""
+
+    def check(self, raw: Path) -> None:
+        """Verify the raw file's content."""
+
+
+def prepare(
+    root: Path,
+    name: str,
+    recipe: Recipe,
+    origin: Origin,
+    open_source: Callable[[Path, Recipe], Source],
+    max_damaged: float = 0.0,
+) -> ImageArray:
+    """The array of `origin`'s images by `recipe` under `root`, made on first use.
+
+    Its file is named by a hash of all that decides its content, so arrays made differently never mix. Up to
+    a share `max_damaged` of the images may be unreadable: they are left out, and named in a report beside the
+    array. Raises UserError where the raw data or the disk does not allow it; then nothing is left behind.
+    """
+    description = {"name": name, "source": origin.key(), **recipe.description(), "format": FORMAT}
+    short_hash = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:8]
+    path = root / f"{name}-{recipe.image_size}-{short_hash}.npy"
+    if not path.exists():
+        with exclusively(path) as file:
+            if file is not None:
+                raw = origin.locate()
+                identity = {"raw": fingerprint(raw), **description}
+                partial = Partial(path, file, identity, (3, recipe.image_size, recipe.image_size))
+                if not partial.resumed:
+                    origin.check(raw)
+                _fill(partial, open_source(raw, recipe), raw, origin.images, max_damaged)
+                partial.finish(description)
+    return open_array(path)
+
+
+def _fill(partial: Partial, source: Source, raw: Path, expected: int | None, max_damaged: float) -> None:
+    """Decode all of `source` into `partial`."""
+    total = source.total if source.total is not None else expected
+    if total is not None:
+        partial.refuse_if_too_large(total)
+    done = partial.rows + len(partial.damaged)
+    print(f"{'going on with' if done else 'preparing'} {partial.path} from {raw}", file=sys.stderr)
+    with Progress(partial.path.stem, total, start=done) as progress:
+        for chunk in _decoded(source, partial.chunks, total):
+            partial.append(chunk)
+            progress.update(len(chunk.images) + len(chunk.damaged))
+            if total is not None:
+                _refuse_damage(partial, raw, total, max_damaged)
+    count = partial.rows + len(partial.damaged)
+    if expected is not None and count != expected:
+        raise UserError(
+            f"{raw} holds {count} images, not {expected}: get the whole of it, or take it as it is with "
+            "dataset.verify=false"
+        )
+    if not count:
+        raise UserError(f"{raw} holds no images of the dataset: give the right archive or folder")
+    _refuse_damage(partial, raw, count, max_damaged)
+
+
+def _refuse_damage(partial: Partial, raw: Path, total: int, max_damaged: float) -> None:
+    damaged = len(partial.damaged)
+    if damaged > max_damaged * total:
+        name, reason = partial.damaged[0]
+        raise UserError(
+            f"{raw} has {damaged} damaged images, more than the share dataset.max_damaged={max_damaged:g} of "
+            f"{total} (the first: {name}, {reason}): get it again, or allow a larger share"
+        )
+
+
+class _Decoding(Dataset[Decoded | UserError]):
+    """What a worker does with a chunk. Errors are returned: raised, they would arrive with a traceback."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __getitem__(self, chunk: Any) -> Decoded | UserError:
+        try:
+            return self.source.decode(chunk)
+        except UserError as error:
+            return error
+
+
+def _decoded(source: Source, first: int, total: int | None) -> Iterator[Decoded]:
+    """The chunks from number `first` on, decoded by a process for each core, in their order."""
+    is_small = total is not None and total <= IMAGES_PER_CHUNK
+    loader = DataLoader(
+        _Decoding(source),
+        sampler=source.chunks(first),
+        batch_size=None,
+        collate_fn=_unchanged,
+        num_workers=0 if is_small else cores(),
+        generator=torch.Generator(),  # or it would draw from the global one
+    )
+    for outcome in loader:
+        if isinstance(outcome, UserError):
+            raise outcome
+        yield outcome
+
+
+def _unchanged(outcome: Any) -> Any:
+    return outcome
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,110 @@
+"""From images to what the metrics need of them, in one pass; of real images once, then cached on disk."""
+
+import logging
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gan_lab.data import ImageArray
+from gan_lab.metrics import cache
+from gan_lab.metrics.extractors import Extractor
+from gan_lab.metrics.moments import Moments
+from gan_lab.streams import stream
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # raised when what is cached changes its meaning
+
+
+class Counts(NamedTuple):
+    """How many images FID's mean and covariance are of, and how many KID, precision and recall compare."""
+
+    fid: int
+    kid_prc: int
+
+
+class Gathered(NamedTuple):
+    """What one pass over images leaves, in float32 but for the moments."""
+
+    moments: Moments  # of the features of images in the first mask
+    features: Tensor  # [n, F], of images in the second mask
+    logits: Tensor  # [N, C], [0, C] if they are not kept
+
+
+def gather(
+    extractor: Extractor,
+    images: Callable[[int, int], Tensor],
+    for_fid: Tensor,
+    for_kid_prc: Tensor,
+    keep_logits: bool,
+    batch_size: int,
+) -> Gathered:
+    """One pass over N images; the masks `[N]` say which of them are for what.
+
+    `images(start, stop)` makes the images with these numbers, uint8 `[stop - start, 3, H, W]`.
+    """
+    count = len(for_fid)
+    moments, features, logits = Moments(), [], []
+    with tqdm(total=count, desc="judging", unit="image", leave=False, delay=5, disable=None) as bar:
+        for start in range(0, count, batch_size):
+            stop = min(start + batch_size, count)
+            batch_features, batch_logits = extractor(images(start, stop))
+            moments.add(batch_features[for_fid[start:stop]])
+            features.append(batch_features[for_kid_prc[start:stop]])
+            logits.append(batch_logits if keep_logits else batch_logits[:0])
+            bar.update(stop - start)
+    return Gathered(moments, torch.cat(features), torch.cat(logits))
+
+
+def of_real(
+    array: ImageArray, counts: Counts, extractor: Extractor, folder: Path, batch_size: int
+) -> tuple[cache.Arrays, Tensor]:
+    """FID's statistics (`mu [F]`, `sigma [F, F]`) and features `[n, F]` of real images; empty for count 0.
+
+    The images are the first of one fixed random order. Both results are cached in `folder`, apart, so that
+    asking for one more metric later does not compute the others again.
+    """
+    key = {
+        "format": FORMAT,
+        "images": array.fingerprint,  # content and preparation
+        "extractor": extractor.identity,
+        "torch": torch.__version__.split("+")[0],  # not its build: GPU and CPU share the cache
+        "torch_fidelity": version("torch-fidelity"),
+    }
+    statistics_key, features_key = {**key, "count": counts.fid}, {**key, "count": counts.kid_prc}
+    statistics = cache.load(folder, "real-statistics", statistics_key) if counts.fid else {}
+    features = cache.load(folder, "real-features", features_key) if counts.kid_prc else {}
+    missing = Counts(counts.fid if statistics is None else 0, counts.kid_prc if features is None else 0)
+    if any(missing):
+        log.info("computing the features of %d real images", max(missing))
+        order = torch.randperm(len(array.images), generator=stream(0, "real images of metrics"))
+        chosen, place = order[: max(missing)].sort()  # sorted, because a disk reads on faster than it jumps
+        gathered = gather(
+            extractor,
+            lambda start, stop: torch.from_numpy(array.images[chosen[start:stop].numpy()]),
+            for_fid=place < missing.fid,
+            for_kid_prc=place < missing.kid_prc,
+            keep_logits=False,
+            batch_size=batch_size,
+        )
+        if missing.fid:
+            statistics = gathered.moments.statistics()
+            _store(folder, "real-statistics", statistics_key, statistics)
+        if missing.kid_prc:
+            features = {"features": gathered.features.numpy()}
+            _store(folder, "real-features", features_key, features)
+    kept = torch.from_numpy(features["features"]) if features else torch.empty(0)
+    return statistics or {}, kept
+
+
+def _store(folder: Path, kind: str, key: dict[str, object], arrays: cache.Arrays) -> None:
+    """What cannot be cached is still known now: a full disk must not cost the run."""
+    try:
+        cache.store(folder, kind, key, arrays)
+    except OSError as error:
+        log.warning("the features of real images cannot be cached in %s (%s)", folder, error)

@@ -1,0 +1,51 @@
+"""Mean and covariance of any number of feature vectors, without keeping them all."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCK = 4096  # vectors gathered before the sums are updated, for one large matrix product, not many small
+
+
+class Moments:
+    """The mean and covariance of the vectors added so far, in float64 on the host.
+
+    Blocks are merged as in Chan, Golub & LeVeque (1979), which loses no precision to large means.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[Tensor] = []
+        self._count = 0
+        self._mean: Tensor | None = None  # [F]
+        self._scatter: Tensor | None = None  # [F, F], the sum of (x - mean)(x - mean)^T
+
+    def add(self, features: Tensor) -> None:
+        """Take in vectors `[B, F]`; B may be 0."""
+        self._waiting.append(features.cpu())
+        if sum(map(len, self._waiting)) >= BLOCK:
+            self._merge()
+
+    def statistics(self) -> dict[str, np.ndarray]:
+        """What torch-fidelity's FID takes: `mu [F]` and the unbiased `sigma [F, F]`, of at least 2 vectors."""
+        self._merge()
+        if self._count < 2 or self._mean is None or self._scatter is None:
+            raise ValueError(f"a covariance needs at least two vectors, not {self._count}")
+        return {"mu": self._mean.numpy(), "sigma": (self._scatter / (self._count - 1)).numpy()}
+
+    def _merge(self) -> None:
+        block = torch.cat(self._waiting).double() if self._waiting else torch.empty(0)
+        self._waiting = []
+        count = len(block)
+        if not count:
+            return
+        mean = block.mean(dim=0)
+        centred = block - mean
+        scatter = centred.T @ centred
+        if self._mean is None or self._scatter is None:
+            self._count, self._mean, self._scatter = count, mean, scatter
+            return
+        total = self._count + count
+        shift = mean - self._mean
+        self._scatter += scatter.addr_(shift, shift, alpha=self._count * count / total)
+        self._mean = self._mean + shift * (count / total)
+        self._count = total

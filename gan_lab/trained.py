@@ -1,0 +1,129 @@
+"""A trained generator out of a run's directory, without running code that the directory names."""
+
+import pkgutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from gan_lab.config import check
+from gan_lab.errors import UserError
+from gan_lab.run import build_networks
+from gan_lab.run_directory import RunDirectory
+from gan_lab.training.samples import generate
+
+# A run directory may come from anybody: what its config names is called only if it is defined in these.
+TRUSTED = ("gan_lab.archs", "gan_lab.norms")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A generator in eval mode, the config of its run, and the file of its weights."""
+
+    generator: nn.Module
+    config: dict[str, Any]
+    weights: Path
+
+    def generate(self, start: int, stop: int, purpose: str, seed: int | None = None) -> Tensor:
+        """Images by number, uint8 `[stop - start, 3, H, W]`; those that the run makes for the purpose itself.
+
+        `seed` is the run's own unless it is given.
+        """
+        seed = self.config["seed"] if seed is None else seed
+        return generate(self.generator, self.config["arch"]["latent_dim"], seed, purpose, start, stop)
+
+
+def load(source: Path, device: torch.device, allow: Sequence[str] = ()) -> Trained:
+    """The generator of a run directory, of its generator.safetensors, or of one of its checkpoints.
+
+    `allow` names further modules that the run's config may take networks and norms from. Raises UserError
+    where there is no whole generator, or where the config names anything else.
+    """
+    directory, weights = _locate(source)
+    config = directory.read_config()
+    for target in _targets({axis: config.get(axis) for axis in ("arch", "init", "norm")}):
+        _refuse_untrusted(target, (*TRUSTED, *allow), directory.config)
+    try:
+        check(config)
+        generator, _ = build_networks(config, device)
+    except UserError:
+        raise
+    except Exception as error:  # a config of another version, or a spoilt one, can be wrong in any way
+        raise UserError(
+            f"no networks can be built from {directory.config}, which is damaged or of another version "
+            f"({type(error).__name__}: {_first_line(error)}): take another run"
+        ) from error
+    try:
+        generator.load_state_dict(_read(weights))
+    except Exception as error:
+        raise UserError(
+            f"{weights} does not hold the generator of {directory.config} ({_first_line(error)}): give "
+            "another file of that run"
+        ) from error
+    return Trained(generator.eval().requires_grad_(False), config, weights)
+
+
+def is_run(source: Path) -> bool:
+    """Whether `source` is a run's directory, rather than a folder of images."""
+    return RunDirectory(source).config.exists()
+
+
+def _locate(source: Path) -> tuple[RunDirectory, Path]:
+    """The run's directory and the file of weights that `source` stands for."""
+    if source.is_dir():
+        directory = RunDirectory(source)
+        if directory.config.exists() and not directory.generator.exists():
+            newest = max(directory.checkpoints.glob("*.pt"), default=None)
+            remedy = f"give its checkpoint {newest}" if newest else "train it first"
+            raise UserError(f"the run {source} has no {directory.generator.name} yet: {remedy}")
+        return directory, directory.generator
+    if not source.exists():
+        raise UserError(f"{source} does not exist: give a run's directory, generator or checkpoint")
+    for folder in (source.absolute().parent, source.absolute().parent.parent):
+        if is_run(folder):
+            return RunDirectory(folder), source
+    raise UserError(f"no config.yaml beside {source} says what network it is of: put its run's there")
+
+
+def _read(weights: Path) -> dict[str, Tensor]:
+    if weights.suffix == ".safetensors":
+        return load_file(weights)
+    return torch.load(weights, map_location="cpu", weights_only=True)["generator"]
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """All names of callables in a config; raises UserError for text that Hydra would replace."""
+    if isinstance(node, str) and "${" in node:
+        raise UserError(f"the run's config holds {node}, which a resolved config cannot: it is damaged")
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    for child in children:
+        yield from _targets(child)
+    if isinstance(node, dict) and "_target_" in node:
+        yield str(node["_target_"])
+
+
+def _refuse_untrusted(target: str, trusted: Sequence[str], config: Path) -> None:
+    try:
+        if not _lies_in(target, trusted):
+            raise UserError(
+                f"{config} names {target}, which is not of this project: if you trust it, allow it with "
+                f"--allow {target.rpartition('.')[0]}"
+            )
+        # An attribute of a module may have come from anywhere by import: where it is defined decides.
+        home = pkgutil.resolve_name(target).__module__
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{config} names {target}, which is not found: extend PYTHONPATH") from error
+    if not _lies_in(home, trusted):
+        raise UserError(f"{config} names {target}, defined in {home}: if you trust that, --allow {home}")
+
+
+def _lies_in(name: str, modules: Sequence[str]) -> bool:
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0].rstrip(":")
