@@ -22,7 +22,7 @@ demo: setup  ## train BSSN on handwritten digits and judge the generator (4 minu
 	$(BIN)/python train.py norm=bssn
 
 test: setup lint types  ## ruff, the type checker and every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: setup  ## ruff: style and common mistakes
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from torch import Tensor
 from gan_lab.config import check_metrics, compose, resolved
 from gan_lab.errors import UserError
 from gan_lab.metrics import METRICS
-from gan_lab.run import build_evaluator, load_images, pick_device
+from gan_lab.parts import build_evaluator, load_images, pick_device
 from gan_lab.trained import is_run, load
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -40,16 +40,17 @@ def judge(
     num: int | None = None,
     weights: Path | None = None,
     overrides: Sequence[str] = (),
+    config_dir: Path | None = None,
     allow: Sequence[str] = (),
 ) -> Verdict:
     """Judge `source`: a run's directory, its generator.safetensors, a checkpoint, or a folder of images.
 
     `against` is a choice of `dataset` (None: the run's own), `metrics` are some of METRICS, `num` is how many
     images are made (None: as many as the protocol says) or taken from the folder (None: all), `weights` is a
-    file of Inception's; `overrides` are those of train.py, and `allow` is that of `gan_lab.trained.load`.
-    Raises UserError.
+    file of Inception's; `overrides` and `config_dir` are as for train.py, and `allow` is that of
+    `gan_lab.trained.load`. Raises UserError.
     """
-    device = pick_device(_compose(overrides).device)
+    device = pick_device(_compose(overrides, config_dir).device)
     files = _image_files(source) if source.is_dir() and not is_run(source) else []
     if files:
         if not against:
@@ -63,12 +64,12 @@ def judge(
         dataset = [f"dataset={against}"] if against else _own_dataset(trained.config)
         judged = trained.weights
 
-    config = resolved(_compose([*dataset, *overrides, *_metrics_overrides(metrics, num, weights)]))
+    wanted = _metrics_overrides(metrics, num, weights)
+    config = resolved(_compose([*dataset, *overrides, *wanted], config_dir))
     check_metrics(config)
     if not config["metrics"]["extractor"]:
         raise UserError(f"metrics={config['metrics']['name']} judges nothing: take metrics=inception")
-    data = Path(config["paths"]["data"])
-    array = load_images(config, data)
+    array = load_images(config)
     shape = array.images.shape[1:]
 
     def generate(start: int, stop: int) -> Tensor:
@@ -80,7 +81,7 @@ def judge(
         return images
 
     generate(0, 1)  # refuses images of another size before the real ones are worked on
-    evaluator = build_evaluator(config, array, data, device)
+    evaluator = build_evaluator(config, array, device)
     assert evaluator is not None
     return Verdict(str(judged), config["dataset"]["name"], config["metrics"], evaluator.evaluate(generate))
 
@@ -94,7 +95,7 @@ def _metrics_overrides(metrics: Sequence[str] | None, num: int | None, weights: 
     if num is not None:
         overrides.append(f"metrics.num_generated={num}")
     if weights is not None:
-        overrides.append(f"metrics.weights={json.dumps(str(weights))}")
+        overrides.append(f"metrics.weights={_quoted(str(weights))}")
     return overrides
 
 
@@ -102,15 +103,20 @@ def _own_dataset(config: dict[str, Any]) -> list[str]:
     """Overrides that compose the dataset of a run; how it is prepared is not the run's to say."""
     dataset = config["dataset"]
     return [f"dataset={dataset['name']}"] + [
-        f"dataset.{key}={json.dumps(value)}"
+        f"dataset.{key}={_quoted(value) if isinstance(value, str) else json.dumps(value)}"
         for key, value in dataset.items()
         if key != "name" and not isinstance(value, dict)
     ]
 
 
-def _compose(overrides: Sequence[str]) -> DictConfig:
+def _quoted(text: str) -> str:
+    """Text as one string of Hydra's grammar."""
+    return "'" + text.replace("'", r"\'") + "'"
+
+
+def _compose(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
     try:
-        return compose(overrides)
+        return compose(overrides, config_dir)
     except (HydraException, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split("Config search path")[0].split())
         raise UserError(f"the dataset or the overrides are wrong: {reason}") from error

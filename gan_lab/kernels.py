@@ -4,6 +4,7 @@ The paper's formulas speak of a kernel `[c_out, c_in, kh, kw]`. PyTorch keeps th
 convolutions, swaps it for transposed ones, and drops the last two axes for linear layers.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,21 +31,26 @@ class KernelLayout:
     def of(cls, layer: nn.Module) -> "KernelLayout":
         return cls(isinstance(layer, TRANSPOSED_CONVOLUTIONS), getattr(layer, "groups", 1))
 
+    def blocks(self, weight: Tensor) -> Tensor:
+        """The kernel of each group, `[groups, c_out / groups, c_in / groups, k]`, k = kh·kw (1 if linear).
+
+        The whole kernel `[c_out, c_in, k]` has these blocks on its diagonal, and zeros between the groups. A
+        view where possible.
+        """
+        blocks = weight.reshape(self.groups, -1, weight.shape[1], math.prod(weight.shape[2:]))
+        return blocks.transpose(1, 2) if self.transposed else blocks
+
     def kernel(self, weight: Tensor) -> Tensor:
-        """The weight as `[c_out, c_in / groups, k]`, k = kh·kw (1 if linear); a view where possible."""
-        if not self.transposed:
-            return weight.reshape(weight.shape[0], weight.shape[1], -1)
-        c_in, c_out = weight.shape[0] // self.groups, weight.shape[1]  # of one group
-        by_group = weight.reshape(self.groups, c_in, c_out, -1)
-        return by_group.transpose(1, 2).reshape(self.groups * c_out, c_in, -1)
+        """The weight as `[c_out, c_in / groups, k]`: the blocks below each other."""
+        return self.blocks(weight).flatten(0, 1)
 
     def fans(self, weight: Tensor) -> tuple[int, int]:
         """(fan-in, fan-out): the inputs that feed one output, the outputs that one input feeds.
 
         `c_in·kh·kw` and `c_out·kh·kw` with the channels of one group; strides are not counted.
         """
-        c_out, c_in, k = self.kernel(weight).shape
-        return c_in * k, c_out * k // self.groups
+        _, c_out, c_in, k = self.blocks(weight).shape
+        return c_in * k, c_out * k
 
 
 def fans(layer: nn.Module) -> tuple[int, int]:

@@ -23,15 +23,15 @@ log = logging.getLogger(__name__)
 def gradient_norms(network: nn.Module, prefix: str) -> dict[str, Tensor]:
     """Frobenius norms of the gradients that the last backward pass left.
 
-    `grad_norm/<prefix>` over all parameters together, `grad_norm/<prefix>/<layer>` of each layer's weight, with
-    respect to the parameter that the optimizer moves (before the norm, where there is one).
+    `grad_norm/<prefix>` over all parameters together, `grad_norm/<prefix>/<layer>` of each layer's weight,
+    with respect to the parameter that the optimizer moves (before the norm, where there is one).
     """
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     values = {f"grad_norm/{prefix}": torch.nn.utils.get_total_norm(gradients)}
     for name, layer in weighted_layers(network):
-        gradient = trained_weight(layer).grad
-        if gradient is not None:
-            values[f"grad_norm/{prefix}/{name}"] = torch.linalg.vector_norm(gradient)
+        weight = trained_weight(layer)
+        if weight.is_leaf and weight.grad is not None:
+            values[f"grad_norm/{prefix}/{name}"] = torch.linalg.vector_norm(weight.grad)
     return values
 
 
@@ -53,8 +53,9 @@ def slopes(scores: Tensor, images: Tensor, kind: str) -> dict[str, Tensor]:
 def weight_variances(network: nn.Module) -> dict[str, Tensor]:
     """The variance of each layer's effective weight, and what three initializations aim at.
 
-    `weight_var/<layer>` beside `weight_var_lecun/`, `_xavier/` and `_kaiming/<layer>`, and its ratio to LeCun's,
-    `weight_var_ratio/<layer>` (Lin et al. 2021, section 4: SN keeps the variance near LeCun's `1/fan_in`).
+    `weight_var/<layer>` beside `weight_var_lecun/`, `_xavier/` and `_kaiming/<layer>`, and its ratio to
+    LeCun's, `weight_var_ratio/<layer>` (Lin et al. 2021, section 4: SN keeps the variance near LeCun's
+    `1/fan_in`).
     """
     values = {}
     for name, layer in weighted_layers(network):
@@ -72,21 +73,32 @@ def audited(
 ) -> dict[str, Tensor]:
     """The exact singular values of each layer, and what follows from them.
 
-    `sigma_exact/<layer>` beside the estimate, its `sigma_error/<layer>` (relative), `operator_norm/<layer>` of the
-    effective weight, `lipschitz/d` of the whole network, and `grad_bound/d/<layer>`, which `grad_norm/d/<layer>`
-    cannot exceed. `image` is `[1, 3, H, W]`; see `gan_lab.norms.bounds` for the last two arguments; without score
-    gradients there are no bounds.
+    `sigma_exact/<layer>` beside the estimate, its `sigma_error/<layer>` (relative), `operator_norm/<layer>`
+    of the effective weight, `lipschitz/d` of the whole network, and `grad_bound/d/<layer>`, which
+    `grad_norm/d/<layer>` cannot exceed. `image` is `[1, 3, H, W]`; see `gan_lab.norms.bounds` for the last
+    two arguments; without score gradients there are no bounds. What cannot be had is left out, with a word.
     """
-    exact = audit(network, image)
+    try:
+        exact = audit(network, image)
+    except ValueError as error:
+        log.warning("no audit: %s", error)
+        return {}
     values: dict[str, float] = {}
     for row in exact.layers:
         values[f"operator_norm/{row.layer}"] = row.operator_norm
         if row.exact is not None and row.relative_error is not None:
             values[f"sigma_exact/{row.layer}"] = row.exact
             values[f"sigma_error/{row.layer}"] = row.relative_error
+    if exact.lipschitz is not None:
+        values["lipschitz/d"] = exact.lipschitz
+    tensors = {name: image.new_tensor(value) for name, value in values.items()}
     if exact.lipschitz is None:
         log.warning("no gradient bounds: %s", exact.lipschitz_unknown)
-        return {name: image.new_tensor(value) for name, value in values.items()}
-    values["lipschitz/d"] = exact.lipschitz
-    bounds = gradient_bounds(network, exact, patches, score_gradients) if score_gradients else {}
-    return {name: image.new_tensor(value) for name, value in values.items()} | bounds
+        return tensors
+    if score_gradients is None:
+        return tensors
+    try:
+        return tensors | gradient_bounds(network, exact, patches, score_gradients)
+    except ValueError as error:
+        log.warning("no gradient bounds: %s", error)
+        return tensors

@@ -1,9 +1,13 @@
 """A run's directory: its files' names, and the status that says how the run stands."""
 
+import contextlib
+import functools
 import json
 import platform
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +16,10 @@ import yaml
 
 import gan_lab
 from gan_lab.errors import UserError
-from gan_lab.files import replacing, write_json, write_text
+from gan_lab.files import remove_litter, write_json, write_text
 
 RUNNING, FINISHED, DIVERGED, INTERRUPTED, FAILED = "running", "finished", "diverged", "interrupted", "failed"
+STATES = (RUNNING, FINISHED, DIVERGED, INTERRUPTED, FAILED)
 
 CONFIG_FORMAT = 1  # raised when the meaning of a stored config changes
 
@@ -59,51 +64,64 @@ class RunDirectory:
 
     def create(self) -> None:
         """Make the directory; raises UserError where it cannot be written."""
-        try:
+        with self._writing():
             self.root.mkdir(parents=True, exist_ok=True)
-            with replacing(self.root / "probe") as temporary:
-                temporary.touch()
-            (self.root / "probe").unlink()
-        except OSError as error:
-            raise UserError(
-                f"the run directory {self.root} cannot be written ({error.strerror}): "
-                "set paths.outputs to a folder that can"
-            ) from error
+            tempfile.TemporaryFile(dir=self.root).close()
 
     def set_aside(self) -> None:
         """Move an old run out of the way, kept beside under another name."""
         number = 1
         while (kept := self.root.with_name(f"{self.root.name}.kept{number}")).exists():
             number += 1
-        self.root.rename(kept)
+        with self._writing():
+            self.root.rename(kept)
+
+    def remove_litter(self) -> None:
+        """Remove what a killed process left half-written; for the owner of the lock."""
+        for folder in (self.root, self.samples, self.checkpoints):
+            remove_litter(folder)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"the run directory {self.root} cannot be written ({error.strerror}): "
+                "set paths.outputs to a folder that can"
+            ) from error
 
     def write_config(self, config: dict[str, Any]) -> None:
         text = yaml.safe_dump({"format": CONFIG_FORMAT, **config}, sort_keys=False, allow_unicode=True)
-        write_text(self.config, text)
+        with self._writing():
+            write_text(self.config, text)
 
     def read_config(self) -> dict[str, Any]:
         """The resolved config of the run; raises UserError where this is no run directory."""
         try:
             config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise UserError(
-                f"{self.root} is not a run directory ({self.config.name} cannot be read)"
+                f"{self.root} is not a run directory ({self.config.name} cannot be read): give another, or "
+                "start it over with fresh=true, which keeps it aside"
             ) from error
         found = config.pop("format", None) if isinstance(config, dict) else None
         if found != CONFIG_FORMAT:
             raise UserError(
                 f"{self.config} has format {found}, this version of gan-lab reads format {CONFIG_FORMAT}: "
-                "read it with the version that wrote it, named in status.json"
+                "use the version that wrote it, named in status.json, or start over with fresh=true"
             )
         return config
 
     def read_status(self) -> dict[str, Any]:
-        """The run's status, empty where there is none yet."""
+        """The run's status, empty where there is none yet, or none that can be read."""
         try:
             status = json.loads(self.status.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
-        return status if isinstance(status, dict) else {}
+        if not isinstance(status, dict) or status.get("state") not in STATES:
+            return {}
+        return status if isinstance(status.get("iteration"), int) else {}
 
     def write_status(
         self, state: str, iteration: int, reason: str, seed: int, device: str, **details: str | int
@@ -122,7 +140,8 @@ class RunDirectory:
         try:
             write_json(self.status, status)
         except OSError:
-            self._overwrite_status(status)
+            with contextlib.suppress(OSError):  # a disk that takes nothing at all
+                self._overwrite_status(status)
 
     def _overwrite_status(self, status: dict[str, Any]) -> None:
         """On a full disk: reuse the space that the old status takes, which needs no new room."""
@@ -145,6 +164,7 @@ def versions() -> dict[str, str | None]:
     }
 
 
+@functools.cache
 def _git_revision() -> str | None:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     here = Path(__file__).resolve().parent

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from gan_lab.config import check
 from gan_lab.errors import UserError
-from gan_lab.run import build_networks
+from gan_lab.parts import build_networks
 from gan_lab.run_directory import RunDirectory
+from gan_lab.training import checkpoint
 from gan_lab.training.samples import generate
 
 # A run directory may come from anybody: what its config names is called only if it is defined in these.
@@ -59,6 +60,8 @@ def load(source: Path, device: torch.device, allow: Sequence[str] = ()) -> Train
         ) from error
     try:
         generator.load_state_dict(_read(weights))
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f"{weights} does not hold the generator of {directory.config} ({_first_line(error)}): give "
@@ -92,13 +95,14 @@ def _locate(source: Path) -> tuple[RunDirectory, Path]:
 def _read(weights: Path) -> dict[str, Tensor]:
     if weights.suffix == ".safetensors":
         return load_file(weights)
-    return torch.load(weights, map_location="cpu", weights_only=True)["generator"]
+    state = checkpoint.load(weights)
+    return state.get("ema", state["generator"])  # what the run itself samples and judges
 
 
 def _targets(node: Any) -> Iterator[str]:
     """All names of callables in a config; raises UserError for text that Hydra would replace."""
     if isinstance(node, str) and "${" in node:
-        raise UserError(f"the run's config holds {node}, which a resolved config cannot: it is damaged")
+        raise UserError(f"the run's config holds {node}, which is not resolved: put its value there")
     children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     for child in children:
         yield from _targets(child)

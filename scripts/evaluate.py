@@ -14,19 +14,14 @@ from gan_lab.run_directory import versions
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="FID, IS, KID, precision and recall of anything.")
     add = parser.add_argument
-    add(
-        "source",
-        type=Path,
-        help="a run's directory, generator.safetensors or checkpoint, or a folder of images",
-    )
+    add("source", type=Path, help="a run's directory, generator or checkpoint, or a folder of images")
     add("--against", metavar="DATASET", help="a choice of dataset (default: the run's own)")
     add("--metrics", help="some of fid,is,kid,prc (default: fid,is)")
     add("--num", type=int, help="how many images (default: what the protocol says, or the whole folder)")
     add("--weights", type=Path, help="a file of Inception weights other than the published one")
     add("--json", type=Path, metavar="FILE", help="write the figures there too")
-    add(
-        "--allow", action="append", default=[], metavar="MODULE", help="your own, that the run's config names"
-    )
+    add("--allow", action="append", default=[], metavar="MODULE", help="your module, which the run names")
+    add("--config-dir", type=Path, help="a folder of your own choices, as for train.py")
     add("overrides", nargs="*", help="as for train.py, e.g. metrics=paper paths.data=/data device=cpu")
     given = parser.parse_intermixed_args(arguments)
     try:
@@ -37,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
             given.num,
             given.weights,
             given.overrides,
+            given.config_dir,
             given.allow,
         )
         print(table(verdict))

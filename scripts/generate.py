@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from gan_lab.errors import UserError
-from gan_lab.run import pick_device
+from gan_lab.parts import pick_device
 from gan_lab.trained import load
 from gan_lab.training.samples import write_grid, write_images
 

@@ -120,10 +120,8 @@ def test_points_lie_between_the_pairs_and_follow_the_stream() -> None:
 
 @pytest.mark.parametrize("penalty", [GradientPenalty(), R1()], ids=["gradient_penalty", "r1"])
 @pytest.mark.parametrize("make", [dcgan.Discriminator, resnet.Discriminator], ids=["dcgan", "resnet"])
-def test_the_weight_is_normalized_once_for_scores_and_penalty(
-    make: type, penalty: GradientPenalty | R1
-) -> None:
-    """Inside `parametrize.cached()` the power iteration moves as far as for one pass, and gradients arrive."""
+def test_one_normalization_serves_scores_and_penalty(make: type, penalty: GradientPenalty | R1) -> None:
+    """Inside `parametrize.cached()` the power iteration moves as for one pass, and gradients arrive."""
     torch.manual_seed(0)
     network = make(32, width=1 / 32)
     norms.normalize(network, norms.SigmaBidirectional, warmup_iterations=0)

@@ -102,7 +102,7 @@ def _download(published: Published, root: Path) -> Path:
     )
     if published.url is None:
         raise UserError(f"{place} is missing and cannot be downloaded without an account: {by_hand}")
-    from torchvision.datasets.utils import download_url  # type: ignore[import-untyped]
+    from torchvision.datasets.utils import download_url
 
     print(f"downloading {published.url} to {place}", file=sys.stderr)
     bar = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())

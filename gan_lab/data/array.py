@@ -17,13 +17,14 @@ from gan_lab.files import replacing, write_json
 
 @dataclass(frozen=True)
 class ImageArray:
-    """A prepared dataset.
+    """A prepared dataset, in the file `path`.
 
     `images` is a read-only memory map `[N, 3, H, W]` of uint8; `metadata` says how it was made; `fingerprint`
     is the SHA-256 of the content and the metadata, so that what is cached about one array is never taken for
     another's.
     """
 
+    path: Path
     images: np.ndarray
     metadata: Mapping[str, Any]
     fingerprint: str
@@ -58,7 +59,7 @@ def open_array(path: Path) -> ImageArray:
             "start again to prepare it anew"
         ) from error
     fingerprint = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
-    return ImageArray(images, metadata, fingerprint)
+    return ImageArray(path, images, metadata, fingerprint)
 
 
 def read_rows(images: np.ndarray, index: np.ndarray) -> np.ndarray:

@@ -16,13 +16,13 @@ def prepare(
     root: Path,
     path: str,
     image_size: int = 64,
-    name: str = "folder",
     resample: str = "bicubic",
     max_damaged: float = 0.01,
 ) -> ImageArray:
     """The images below the folder `path`, a centred square of the short side resized, in order of names."""
+    recipe = Recipe(image_size, resample=resample)
     origin = FolderOrigin(Path(path).expanduser())
-    return preparation.prepare(root, name, Recipe(image_size, resample=resample), origin, Files, max_damaged)
+    return preparation.prepare(root, "folder", recipe, origin, Files, max_damaged)
 
 
 @dataclass(frozen=True)

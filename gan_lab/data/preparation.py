@@ -70,7 +70,9 @@ def prepare(
     description = {"name": name, "source": origin.key(), **recipe.description(), "format": FORMAT}
     short_hash = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:8]
     path = root / f"{name}-{recipe.image_size}-{short_hash}.npy"
-    if not path.exists():
+    if path.exists():
+        return open_array(path)
+    try:
         with exclusively(path) as file:
             if file is not None:
                 raw = origin.locate()
@@ -80,6 +82,11 @@ def prepare(
                     origin.check(raw)
                 _fill(partial, open_source(raw, recipe), raw, origin.images, max_damaged)
                 partial.finish(description)
+    except _WorkerDiedError as error:  # outside of the block, which keeps what is done
+        raise UserError(
+            f"a process that decodes images for {path} was killed, for want of memory perhaps: start again "
+            "with more memory or fewer cores, and it goes on where it stopped"
+        ) from error
     return open_array(path)
 
 
@@ -117,6 +124,10 @@ def _refuse_damage(partial: Partial, raw: Path, total: int, max_damaged: float) 
         )
 
 
+class _WorkerDiedError(Exception):
+    """A decoding process ended before its time."""
+
+
 class _Decoding(Dataset[Decoded | UserError]):
     """What a worker does with a chunk. Errors are returned: raised, they would arrive with a traceback."""
 
@@ -141,10 +152,15 @@ def _decoded(source: Source, first: int, total: int | None) -> Iterator[Decoded]
         num_workers=0 if is_small else cores(),
         generator=torch.Generator(),  # or it would draw from the global one
     )
-    for outcome in loader:
-        if isinstance(outcome, UserError):
-            raise outcome
-        yield outcome
+    try:
+        for outcome in loader:
+            if isinstance(outcome, UserError):
+                raise outcome
+            yield outcome
+    except RuntimeError as error:
+        if "DataLoader worker" in str(error) and "Caught" not in str(error):
+            raise _WorkerDiedError from error
+        raise
 
 
 def _unchanged(outcome: Any) -> Any:

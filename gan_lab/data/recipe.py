@@ -44,6 +44,8 @@ class Recipe:
     resample: str = "bicubic"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.image_size, int) or self.image_size < 1:
+            raise ValueError(f"image_size={self.image_size} is not a whole number of pixels")
         if self.resample not in FILTERS:
             raise ValueError(f"resample={self.resample} is none of {', '.join(FILTERS)}")
 

@@ -27,7 +27,8 @@ def load(folder: Path, kind: str, key: Mapping[str, Any]) -> Arrays | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as stored:  # a zip file: reading checks each array's CRC
+        # A zip file: reading it checks each array's CRC.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
         if str(arrays.pop("key")) != _text(key):
             raise ValueError("it was made for something else")

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gan_lab.data import ImageArray
+from gan_lab.data.array import read_rows
 from gan_lab.metrics import cache
 from gan_lab.metrics.extractors import Extractor
 from gan_lab.metrics.moments import Moments
@@ -86,7 +87,7 @@ def of_real(
         chosen, place = order[: max(missing)].sort()  # sorted, because a disk reads on faster than it jumps
         gathered = gather(
             extractor,
-            lambda start, stop: torch.from_numpy(array.images[chosen[start:stop].numpy()]),
+            lambda start, stop: torch.from_numpy(read_rows(array.images, chosen[start:stop].numpy())),
             for_fid=place < missing.fid,
             for_kid_prc=place < missing.kid_prc,
             keep_logits=False,

@@ -26,7 +26,7 @@ class Moments:
             self._merge()
 
     def statistics(self) -> dict[str, np.ndarray]:
-        """What torch-fidelity's FID takes: `mu [F]` and the unbiased `sigma [F, F]`, of at least 2 vectors."""
+        """What torch-fidelity's FID takes: `mu [F]` and unbiased `sigma [F, F]`, of at least two vectors."""
         self._merge()
         if self._count < 2 or self._mean is None or self._scatter is None:
             raise ValueError(f"a covariance needs at least two vectors, not {self._count}")

@@ -1,7 +1,8 @@
 """Normalizations of a network's weights by their largest singular value.
 
 `normalize` puts one on any module, `remove` takes it off again, `sigmas` reads the estimates.
-An estimator (`SigmaOut`, `SigmaIn`, `SigmaBidirectional`, `SigmaOperator`) says which singular value; a scale multiplies.
+An estimator (`SigmaOut`, `SigmaIn`, `SigmaBidirectional`, `SigmaOperator`) says which singular value; a scale
+multiplies.
 """
 
 from gan_lab.norms.apply import frozen, normalize, normalized_layers, remove, sigmas, trained_weight

@@ -2,9 +2,9 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from gan_lab.kernels import weighted_layers
 from gan_lab.norms.parametrization import SpectralNormalization
-from gan_lab.norms.pickling import make_picklable
+from gan_lab.norms.pickling import attach
 from gan_lab.norms.sigma import SigmaEstimator
 
 log = logging.getLogger(__name__)
@@ -31,102 +31,129 @@ def normalize(
 ) -> list[str]:
     """Normalize every linear, convolution and transposed convolution layer of `network`, in place.
 
-    `estimator` makes a layer's sigma, e.g. `SigmaOut`; the effective weight is `scale · W / sigma`, with
-    `gamma` a scale that is learned from there: one for all layers (`shared`) or one each (`per_layer`).
-    `n_power_iterations` run at each evaluation of a weight in training mode, `warmup_iterations` run now, so
-    that sigma is right from the first batch. `example_input` (any batch that the network takes) shows the sizes
-    of the layers' inputs to an estimator that needs them (`SigmaOperator`).
+    `estimator` is a class, or a `functools.partial` of one, that makes a layer's sigma, e.g. `SigmaOut`; the
+    effective weight is `scale · W / sigma`, with `gamma` a scale that is learned from there: one for all
+    layers (`shared`) or one each (`per_layer`). `n_power_iterations` run at each evaluation of a weight in
+    training mode, `warmup_iterations` run now, so that sigma is right from the first batch. `example_input`
+    (any batch that the network takes) shows the sizes of the layers' inputs to an estimator that needs them
+    (`SigmaOperator`).
 
-    Layers with a parameter called `weight` that are of no kind named above are left alone, with a line in the
-    log. Returns the dotted names of the normalized layers. Raises ValueError where a layer is normalized
-    already, where its size is needed and unknown, or where the estimator has no rule for it.
+    Layers of no kind named above are left alone, with a line in the log where they hold a matrix. Returns the
+    dotted names of the normalized layers. Raises ValueError, with the network as it was, where a layer's
+    weight is parametrized already, where its input size is needed and unknown, where the estimator has no
+    rule for it, or where its sigma is not positive (a weight of zeros).
     """
+    if gamma not in get_args(Gamma):
+        raise ValueError(f"gamma={gamma!r} is none of {', '.join(get_args(Gamma))}")
     layers = dict(weighted_layers(network))
     for name, layer in layers.items():
         if parametrize.is_parametrized(layer, "weight"):
             raise ValueError(f"layer {name or '(root)'} has a parametrized weight already: remove it first")
-    needs_size = getattr(_class_of(estimator), "needs_input_size", False)
+    needs_size = getattr(getattr(estimator, "func", estimator), "needs_input_size", False)
     sizes = input_sizes(network, layers, example_input) if needs_size else {}
-    shared = nn.Parameter(_scalar(scale, network)) if gamma == "shared" else None
 
     prepared: dict[str, SpectralNormalization] = {}
+    learned: nn.Parameter | None = None
     for name, layer in layers.items():
-        assert isinstance(layer.weight, Tensor)
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
         try:
             sigma = estimator(layer, sizes[name]) if needs_size else estimator(layer)
+            _warm_up(sigma, weight, warmup_iterations)
         except ValueError as error:
             raise ValueError(f"layer {name or '(root)'} cannot be normalized: {error}") from error
-        for _ in range(warmup_iterations):
-            sigma.power_iterate(layer.weight)
-        own = nn.Parameter(_scalar(scale, network)) if gamma == "per_layer" else shared
-        prepared[name] = SpectralNormalization(sigma, scale if own is None else own, n_power_iterations)
+        if gamma == "per_layer" or (gamma == "shared" and learned is None):
+            learned = nn.Parameter(weight.detach().new_tensor(scale))
+        prepared[name] = SpectralNormalization(
+            sigma, scale if learned is None else learned, n_power_iterations
+        )
 
+    _name_the_unknown(network, layers)
     # Only now is the network touched: a layer that was refused leaves it as it was.
     for name, norm in prepared.items():
         layer = layers[name]
-        # Registering evaluates the weight; it shall not cost a power iteration.
-        parametrize.register_parametrization(layer, "weight", norm.eval())
-        norm.train(layer.training)
-        make_picklable(layer)
+        attach(layer, norm)
         if norm.estimator.input_size:
             layer.register_forward_pre_hook(_InputSizeCheck(name, norm.estimator.input_size))
-    _name_the_unknown(network, layers)
     return list(prepared)
 
 
-def _class_of(estimator: object) -> object:
-    """The class behind an estimator that may be wrapped in `functools.partial`."""
-    return getattr(estimator, "func", estimator)
+@torch.no_grad()
+def _warm_up(estimator: SigmaEstimator, weight: Tensor, iterations: int) -> None:
+    for _ in range(iterations):
+        estimator.power_iterate(weight)
+    sigma = estimator(weight)
+    if sigma.ndim or not sigma.isfinite() or sigma <= 0:
+        raise ValueError(f"its sigma is {sigma.tolist()}, not a positive number: initialize its weight first")
 
 
-def _scalar(value: float, network: nn.Module) -> Tensor:
-    return torch.tensor(value, device=next(network.parameters()).device)
-
-
-def _name_the_unknown(network: nn.Module, layers: dict[str, nn.Module]) -> None:
-    known = set(layers.values())
+def _name_the_unknown(network: nn.Module, layers: Mapping[str, nn.Module]) -> None:
     for name, module in network.named_modules():
-        weight = module._parameters.get("weight")
-        if weight is not None and weight.ndim > 1 and module not in known:
-            log.warning("layer %s (%s) is of no kind that a norm knows: left alone", name, type(module).__name__)
+        left = [key for key, value in module.named_parameters(recurse=False) if value.ndim > 1]
+        if left and name not in layers:
+            kind = type(module).__name__
+            log.warning(
+                "layer %s (%s) is of no kind that a norm knows: %s left alone", name, kind, ", ".join(left)
+            )
+
+
+@contextlib.contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Eval mode inside the block; each module is in its own mode again after it."""
+    modes = {module: module.training for module in network.modules()}
+    try:
+        network.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def input_sizes(
-    network: nn.Module, layers: dict[str, nn.Module], example_input: Tensor | None
+    network: nn.Module, layers: Mapping[str, nn.Module], example_input: Tensor | None
 ) -> dict[str, tuple[int, ...]]:
     """The spatial sizes of each layer's input (`()` if linear), seen in a pass that changes nothing.
 
     Raises ValueError where a layer sees two sizes, or takes no part in the pass.
     """
+    sizes: dict[str, tuple[int, ...]] = {
+        name: () for name, layer in layers.items() if isinstance(layer, nn.Linear)
+    }
+    if len(sizes) == len(layers):
+        return sizes
     if example_input is None:
         raise ValueError("this sigma depends on the layers' input sizes: give normalize an example_input")
-    sizes: dict[str, tuple[int, ...]] = {}
 
-    def hook_for(name: str, is_linear: bool) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            size = () if is_linear else tuple(inputs[0].shape[2:])
+    def hook_for(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            size = _spatial_size(layer, inputs[0])
             if sizes.setdefault(name, size) != size:
-                raise ValueError(f"layer {name} is used at two sizes, {sizes[name]} and {size}: it has no one operator")
+                raise ValueError(
+                    f"layer {name} is used at two sizes, {sizes[name]} and {size}: it has no one operator"
+                )
 
         return hook
 
     handles = [
-        layer.register_forward_pre_hook(hook_for(name, isinstance(layer, nn.Linear))) for name, layer in layers.items()
+        layer.register_forward_pre_hook(hook_for(name)) for name, layer in layers.items() if name not in sizes
     ]
-    modes = {module: module.training for module in network.modules()}
     try:
-        network.eval()
-        with torch.no_grad():
+        with evaluating(network), torch.no_grad():
             network(example_input)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
-    unused = sorted(set(layers) - set(sizes))
+    unused = [name for name in layers if name not in sizes]
     if unused:
-        raise ValueError(f"layer {unused[0]} takes no part in a pass of example_input: its input size is unknown")
+        raise ValueError(
+            f"layer {unused[0]} takes no part in a pass of example_input: its input size is unknown"
+        )
     return sizes
+
+
+def _spatial_size(layer: nn.Module, inputs: Tensor) -> tuple[int, ...]:
+    """Of a convolution's input, with a batch axis or without."""
+    return tuple(inputs.shape[-len(layer.kernel_size) :])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -136,11 +163,11 @@ class _InputSizeCheck:
     layer: str
     size: tuple[int, ...]
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        size = tuple(inputs[0].shape[2:])
+    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        size = _spatial_size(layer, inputs[0])
         if size != self.size:
             raise ValueError(
-                f"layer {self.layer} is normalized for inputs of size {self.size}, not {size}: "
+                f"layer {self.layer or '(root)'} is normalized for inputs of size {self.size}, not {size}: "
                 "normalize the network with an example_input of that size"
             )
 
@@ -155,10 +182,14 @@ def normalized_layers(network: nn.Module) -> Iterator[tuple[str, nn.Module, Spec
 
 
 def trained_weight(layer: nn.Module) -> Tensor:
-    """The parameter that an optimizer moves: the weight before its norm, or the weight where there is none."""
-    if parametrize.is_parametrized(layer, "weight"):
-        weight = layer.parametrizations.weight.original  # type: ignore[union-attr]
-    else:
+    """The parameter that an optimizer moves: the weight before its norm, or the weight where there is none.
+
+    Where another parametrization makes the weight out of several parameters, that weight.
+    """
+    is_parametrized = parametrize.is_parametrized(layer, "weight")
+    parametrizations = layer.parametrizations.weight if is_parametrized else None  # type: ignore[union-attr]
+    weight = getattr(parametrizations, "original", None)
+    if weight is None:
         weight = layer.weight
     assert isinstance(weight, Tensor)
     return weight

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gan_lab.kernels import KernelLayout, weighted_layers
 from gan_lab.norms import lipschitz
-from gan_lab.norms.apply import input_sizes, normalized_layers, trained_weight
+from gan_lab.norms.apply import evaluating, input_sizes, normalized_layers, trained_weight
 from gan_lab.norms.operator import LayerOperator, dense
 from gan_lab.norms.parametrization import SpectralNormalization
 from gan_lab.norms.sigma import SigmaBidirectional, SigmaEstimator, SigmaIn, SigmaOperator, SigmaOut
@@ -25,7 +25,7 @@ class LayerAudit:
     layer: str
     estimated: float | None  # the norm's sigma as it stands; None without a norm
     exact: float | None  # what it estimates; None without a norm, or for an estimator of the user's own
-    sigma_out: float  # exact, of the trained weight
+    sigma_out: float  # exact, of the trained weight, as are the next two
     sigma_in: float
     sigma_op: float
     operator_norm: float  # of the effective weight: what the layer can stretch by
@@ -52,33 +52,45 @@ class Audit:
 def audit(network: nn.Module, example_input: Tensor) -> Audit:
     """Measure every linear and convolution layer of `network` exactly, in float64, and change nothing.
 
-    The reshapings by SVD. The operator at the size that `example_input` gives it, by the SVD of its dense matrix
-    where that has at most `DENSE_LIMIT` entries, else by Lanczos iterations to convergence with a residual.
+    The reshapings by SVD. The operator at the size that `example_input` gives it, by the SVD of its dense
+    matrix where that has at most `DENSE_LIMIT` entries, else by Lanczos iterations to convergence with a
+    residual. Raises ValueError, naming the layer, where it has no operator (see `LayerOperator.of`) or its
+    weight is not finite.
     """
     layers = dict(weighted_layers(network))
     sizes = input_sizes(network, layers, example_input)
     norms = {layer: norm for _, layer, norm in normalized_layers(network)}
-    rows = [_audit_layer(name, layer, sizes[name], norms.get(layer)) for name, layer in layers.items()]
-    operator_norms = {layer: row.operator_norm for layer, row in zip(layers.values(), rows, strict=True)}
-    try:
-        return Audit(rows, lipschitz.constant(network, operator_norms), "")
-    except ValueError as error:
-        return Audit(rows, None, str(error))
+    with evaluating(network):
+        rows = [_audit_layer(name, layer, sizes[name], norms.get(layer)) for name, layer in layers.items()]
+        operator_norms = {layer: row.operator_norm for layer, row in zip(layers.values(), rows, strict=True)}
+        try:
+            return Audit(rows, lipschitz.constant(network, operator_norms), "")
+        except ValueError as error:
+            return Audit(rows, None, str(error))
 
 
 def _audit_layer(
     name: str, layer: nn.Module, input_size: tuple[int, ...], norm: SpectralNormalization | None
 ) -> LayerAudit:
-    weight = trained_weight(layer).detach()
-    kernel = KernelLayout.of(layer).kernel(weight.double().cpu())
-    sigma_out = float(torch.linalg.matrix_norm(kernel.flatten(1), 2))
-    sigma_in = float(torch.linalg.matrix_norm(kernel.transpose(0, 1).flatten(1), 2))
-    sigma_op, method, residual = operator_norm(LayerOperator.of(layer, input_size), weight)
+    weight = trained_weight(layer) if norm else layer.weight
+    assert isinstance(weight, Tensor)
+    if not weight.isfinite().all():
+        raise ValueError(f"layer {name or '(root)'} cannot be audited: its weight is not finite")
+    try:
+        operator = LayerOperator.of(layer, input_size)
+    except ValueError as error:
+        raise ValueError(f"layer {name or '(root)'} cannot be audited: {error}") from error
+    blocks = KernelLayout.of(layer).blocks(weight.cpu().double())
+    sigma_out = float(torch.linalg.matrix_norm(blocks.flatten(2), 2).max())
+    sigma_in = float(torch.linalg.matrix_norm(blocks.transpose(1, 2).flatten(2), 2).max())
+    sigma_op, method, residual = operator_norm(operator, weight)
     estimated = exact = None
     factor = 1.0  # of the effective weight over the trained one
     if norm is not None:
         estimated = norm.estimator(weight).item()
-        factor = abs(norm.scale_value) / estimated
+        if not estimated:
+            raise ValueError(f"layer {name or '(root)'} cannot be audited: its sigma is 0")
+        factor = abs(norm.scale_value / estimated)
         exact = _exact(norm.estimator, sigma_out, sigma_in, sigma_op)
     return LayerAudit(
         name, estimated, exact, sigma_out, sigma_in, sigma_op, factor * sigma_op, method, residual
@@ -99,7 +111,9 @@ def _exact(estimator: SigmaEstimator, sigma_out: float, sigma_in: float, sigma_o
 @torch.no_grad()
 def operator_norm(operator: LayerOperator, weight: Tensor) -> tuple[float, str, float]:
     """(largest singular value, method, relative residual) of an operator, in float64 on the host."""
-    weight = weight.detach().double().cpu()
+    if not weight.any():
+        return 0.0, "svd", 0.0
+    weight = weight.detach().cpu().double()
     inputs, outputs = math.prod(operator.input_shape), math.prod(operator.output_shape)
     if inputs * outputs <= DENSE_LIMIT:
         return float(torch.linalg.matrix_norm(dense(operator, weight), 2)), "svd", 0.0

@@ -1,14 +1,16 @@
 """Upper bounds on the discriminator's gradient norms, layer by layer, from a batch's activations.
 
-`docs/theory.md` derives them (the bound of Lin et al. 2021, section 3.1, with the batch's own activations in the
-place of the input's norm). Assumptions, none of them about the biases' size or the loss's form:
+`docs/theory.md` derives them: the bound of Lin et al. 2021, section 3, with the batch's own activations in
+the place of the input's norm, and the norms of the layers' operators. Assumptions, none of them about the
+biases' size or the loss's form:
 
-- the network is a composition of the modules that `gan_lab.norms.lipschitz` knows, in sums and in chains, each
-  weighted layer used once in a pass; biases may be there and may be large (activations are measured, not bounded);
+- the network is a composition of the modules that `gan_lab.norms.lipschitz` knows, in sums and in chains,
+  each weighted layer used once in a pass; biases may be there and may be large: activations are measured;
 - each activation has slopes in [-1, 1] (or the constant that its rule states);
 - the loss depends on the weights through the scores alone (no gradient penalty), each score on its own image
   alone (no batch norm in training mode);
-- sigma is linear in the weight while its singular vectors are held fixed, as autograd holds them.
+- sigma is homogeneous in the weight, `σ(cW) = c σ(W)`, while its vectors are held fixed, as they are for
+  autograd.
 """
 
 import math
@@ -18,6 +20,7 @@ from types import TracebackType
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gan_lab.kernels import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, weighted_layers
 from gan_lab.norms.apply import normalized_layers, trained_weight
@@ -72,24 +75,36 @@ def _patch_norms(layer: nn.Module, inputs: Tensor) -> Tensor:
 def gradient_bounds(
     network: nn.Module, exact: Audit, patches: PatchNorms, score_gradients: Sequence[Tensor]
 ) -> dict[str, Tensor]:
-    """`{"grad_bound/d/<layer>": bound}` on the norm of the loss's gradient with respect to each trained weight.
+    """`{"grad_bound/d/<layer>": bound}` on the norm of the loss's gradient by each layer's trained weight.
 
     `score_gradients` are the loss's derivatives with respect to the scores, `[B]` for each recorded pass.
 
     With c_b those derivatives, X_b the recorded patch norms, g the gain from the layer's output to the score:
     `‖∂L/∂W̄‖_F ≤ g Σ_b |c_b| X_b` for the effective weight W̄, times `weight_factor` for the trained one.
-    Raises ValueError where a module's constant is not known.
+    Layers inside a module that states its constant alone have none. Raises ValueError where a module's
+    constant is not known, or an assumption above does not hold.
     """
+    if any(isinstance(module, _BatchNorm) and module.training for module in network.modules()):
+        raise ValueError("batch norm in training mode makes a score depend on other images")
     operator_norms = {
-        layer: row.operator_norm for (_, layer), row in zip(weighted_layers(network), exact.layers, strict=True)
+        layer: row.operator_norm
+        for (_, layer), row in zip(weighted_layers(network), exact.layers, strict=True)
     }
     gains = dict(gains_after(network, operator_norms))
-    factors = {layer: weight_factor(norm, trained_weight(layer)) for _, layer, norm in normalized_layers(network)}
+    factors = {
+        layer: weight_factor(norm, trained_weight(layer)) for _, layer, norm in normalized_layers(network)
+    }
     values = {}
     for name, layer in weighted_layers(network):
-        passes = zip(score_gradients, patches.passes[layer], strict=True)
-        weighted = sum((gradient.double().abs() * norms).sum() for gradient, norms in passes)
-        values[f"grad_bound/d/{name}"] = weighted * gains[layer] * factors.get(layer, 1.0)
+        if layer not in gains:
+            continue
+        passes = patches.passes.get(layer, [])
+        if len(passes) != len(score_gradients):
+            raise ValueError(f"layer {name} is used {len(passes)} times in {len(score_gradients)} passes")
+        weighted = [
+            (c.double().abs() * norms).sum() for c, norms in zip(score_gradients, passes, strict=True)
+        ]
+        values[f"grad_bound/d/{name}"] = torch.stack(weighted).sum() * gains[layer] * factors.get(layer, 1.0)
     return values
 
 
@@ -103,5 +118,5 @@ def weight_factor(norm: SpectralNormalization, weight: Tensor) -> float:
         variable = weight.detach().requires_grad_()
         sigma = norm.estimator(variable)
         (slope,) = torch.autograd.grad(sigma, variable)
-    obliqueness = (weight.detach().norm() * slope.norm() / sigma.detach()).item()
-    return abs(norm.scale_value) / sigma.item() * max(1.0, obliqueness)
+    obliqueness = (weight.detach().norm() * slope.norm() / sigma).item()
+    return abs(norm.scale_value / sigma.item()) * max(1.0, abs(obliqueness))

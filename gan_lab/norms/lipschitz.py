@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -19,35 +19,49 @@ class Chains(Protocol):
 
 
 # Lipschitz constants of the modules without weights, in the Euclidean norm of one image's activations.
-_CONSTANTS: Mapping[type[nn.Module], Callable[[nn.Module], float]] = {
+_CONSTANTS: Mapping[type[nn.Module], Callable[[Any], float]] = {
     nn.ReLU: lambda _: 1.0,
     nn.LeakyReLU: lambda module: max(1.0, abs(module.negative_slope)),
     nn.Tanh: lambda _: 1.0,
     nn.Identity: lambda _: 1.0,
     nn.Flatten: lambda _: 1.0,
     nn.Unflatten: lambda _: 1.0,
-    nn.AvgPool2d: lambda module: _average_pooling(module.kernel_size, module.stride),
+    nn.AvgPool2d: lambda module: _average_pooling(module),
+    nn.Upsample: lambda module: _upsampling(module),
 }
 
 
-def _average_pooling(kernel_size: int | tuple[int, int], stride: int | tuple[int, int]) -> float:
+def _average_pooling(pool: nn.AvgPool2d) -> float:
     """1/√k for k pixels a window that do not overlap: a mean shrinks by the root of their number."""
-    if kernel_size != stride:
-        raise ValueError("no Lipschitz constant is known for average pooling with overlapping windows")
-    height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-    return 1 / math.sqrt(height * width)
+    size, stride, padding = (
+        (value, value) if isinstance(value, int) else tuple(value)
+        for value in (pool.kernel_size, pool.stride, pool.padding)
+    )
+    if size != stride or padding != (0, 0) or pool.ceil_mode or pool.divisor_override:
+        raise ValueError(
+            "no Lipschitz constant is known for average pooling with windows that overlap or are not full"
+        )
+    return 1 / math.sqrt(math.prod(size))
+
+
+def _upsampling(upsample: nn.Upsample) -> float:
+    """s for images whose pixels are repeated s × s times: √(s²)."""
+    factor = upsample.scale_factor
+    if upsample.mode != "nearest" or not isinstance(factor, float) or not factor.is_integer():
+        raise ValueError("no Lipschitz constant is known for upsampling that does more than repeat pixels")
+    return factor
 
 
 def constant(module: nn.Module, operator_norms: Mapping[nn.Module, float]) -> float:
     """A Lipschitz constant of `module` in eval mode, given the operator norms of its weighted layers.
 
-    Products along chains and sums over parallel ones (Lin et al. 2021, section 3.1). A module outside this
-    package can state its own by a method `lipschitz() -> float`, or its structure by `chains()`. Raises
-    ValueError, naming the type, for a module of which nothing is known.
+    Products along chains and sums over parallel ones. A module outside this package can state its own by a
+    method `lipschitz() -> float`, or its structure by `chains()`. Raises ValueError, naming the type, for a
+    module of which nothing is known.
     """
     if isinstance(module, WEIGHTED):
         return operator_norms[module]
-    if isinstance(module, Chains | nn.Sequential):
+    if _is_composite(module):
         return sum(math.prod(constant(part, operator_norms) for part in chain) for chain in chains_of(module))
     if isinstance(module, _BatchNorm) and module.running_var is not None:
         gain = 1.0 if module.weight is None else module.weight.detach().abs()
@@ -59,13 +73,24 @@ def constant(module: nn.Module, operator_norms: Mapping[nn.Module, float]) -> fl
         if isinstance(module, kind):
             return rule(module)
     raise ValueError(
-        f"no Lipschitz constant is known for {type(module).__name__}: give it a method lipschitz() or chains()"
+        f"no Lipschitz constant is known for {type(module).__name__}: "
+        "give it a method lipschitz() or chains()"
+    )
+
+
+def _is_composite(module: nn.Module) -> bool:
+    """Whether a module says what it is made of; a Sequential with a forward of its own does not."""
+    return isinstance(module, Chains) or (
+        isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
     )
 
 
 def chains_of(module: nn.Module) -> Sequence[Sequence[nn.Module]]:
     """The parallel chains of modules whose sum a composite computes; one for a Sequential."""
-    return module.chains() if isinstance(module, Chains) else [list(module.children())]
+    if isinstance(module, Chains):
+        return module.chains()
+    assert isinstance(module, nn.Sequential)
+    return [list(module)]
 
 
 def gains_after(
@@ -75,7 +100,7 @@ def gains_after(
     if isinstance(module, WEIGHTED):
         yield module, downstream
         return
-    if not isinstance(module, Chains | nn.Sequential):
+    if not _is_composite(module):
         return
     for chain in chains_of(module):
         gain = downstream

@@ -1,17 +1,19 @@
 """A layer's linear map and its exact adjoint, with the layer's own stride, padding, dilation and groups."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv1d_input, conv2d_input, conv3d_input
 
 from gan_lab.kernels import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONVOLVE_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
-_CONVOLVE_ADJOINT = {1: nn.grad.conv1d_input, 2: nn.grad.conv2d_input, 3: nn.grad.conv3d_input}
+_CONVOLVE_ADJOINT = {1: conv1d_input, 2: conv2d_input, 3: conv3d_input}
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class LayerOperator:
             return cls((1, layer.in_features), (1, layer.out_features), False, {})
         assert isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS))
         if layer.padding_mode != "zeros":
-            raise ValueError(f"its operator is defined for zero padding, not padding_mode={layer.padding_mode!r}")
+            raise ValueError(
+                f"its operator is defined for zero padding, not padding_mode={layer.padding_mode!r}"
+            )
         options: dict[str, Any] = {
             "stride": layer.stride,
             "padding": _symmetric_padding(layer),
@@ -44,12 +48,18 @@ class LayerOperator:
             "groups": layer.groups,
         }
         transposed = isinstance(layer, TRANSPOSED_CONVOLUTIONS)
-        sizes = zip(input_size, layer.kernel_size, *(options[k] for k in ("stride", "padding", "dilation")), strict=True)
+        sizes = zip(
+            input_size,
+            layer.kernel_size,
+            *(options[k] for k in ("stride", "padding", "dilation")),
+            strict=True,
+        )
         if transposed:
             options["output_padding"] = layer.output_padding
             extra = layer.output_padding
             output_size = [
-                (n - 1) * s - 2 * p + d * (k - 1) + e + 1 for (n, k, s, p, d), e in zip(sizes, extra, strict=True)
+                (n - 1) * s - 2 * p + d * (k - 1) + e + 1
+                for (n, k, s, p, d), e in zip(sizes, extra, strict=True)
             ]
         else:
             output_size = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes]
@@ -65,17 +75,19 @@ class LayerOperator:
         return convolve[x.ndim - 2](x, weight, **self.options)
 
     def adjoint(self, weight: Tensor, y: Tensor) -> Tensor:
-        """Its adjoint, `[B, *output_shape[1:]] -> [B, *input_shape[1:]]`: `<apply(x), y> = <x, adjoint(y)>`."""
+        """Its adjoint, `[B, *output_shape[1:]] -> [B, *input_shape[1:]]`: `<apply x, y> = <x, adjoint y>`."""
         if not self.options:
             return F.linear(y, weight.t())
         if self.transposed:  # the adjoint of an adjoint
             options = {key: value for key, value in self.options.items() if key != "output_padding"}
-            return _CONVOLVE[y.ndim - 2](y, weight, **options)
+            x = _CONVOLVE[y.ndim - 2](y, weight, **options)
+            # An output padding of a stride or more makes room for positions beyond the input.
+            return x[(slice(None), slice(None), *map(slice, self.input_shape[2:]))]
         shape = (y.shape[0], *self.input_shape[1:])
         return _CONVOLVE_ADJOINT[y.ndim - 2](shape, weight, y, **self.options)
 
 
-def _symmetric_padding(layer: nn.Module) -> tuple[int, ...]:
+def _symmetric_padding(layer: Any) -> tuple[int, ...]:
     """The zeros added on each side, by spatial axis."""
     padding = layer.padding
     if padding == "valid":
@@ -83,7 +95,9 @@ def _symmetric_padding(layer: nn.Module) -> tuple[int, ...]:
     if padding == "same":
         both = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
         if any(total % 2 for total in both):
-            raise ValueError("its operator is defined for equal padding on both sides: 'same' pads unequally here")
+            raise ValueError(
+                "its operator is defined for equal padding on both sides: 'same' pads unequally here"
+            )
         return tuple(total // 2 for total in both)
     return tuple(padding)
 
@@ -91,6 +105,8 @@ def _symmetric_padding(layer: nn.Module) -> tuple[int, ...]:
 @torch.no_grad()
 def dense(operator: LayerOperator, weight: Tensor) -> Tensor:
     """The operator's matrix `[outputs, inputs]`, column by column: for small sizes."""
-    inputs = int(torch.tensor(operator.input_shape[1:]).prod())
-    basis = torch.eye(inputs, dtype=weight.dtype, device=weight.device).reshape(inputs, *operator.input_shape[1:])
+    inputs = math.prod(operator.input_shape)
+    basis = torch.eye(inputs, dtype=weight.dtype, device=weight.device).reshape(
+        inputs, *operator.input_shape[1:]
+    )
     return operator.apply(weight, basis).flatten(1).t()

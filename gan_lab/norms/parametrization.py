@@ -9,7 +9,7 @@ from gan_lab.norms.sigma import SigmaEstimator
 class SpectralNormalization(nn.Module):
     """`W ↦ s · W / σ(W)`, for `torch.nn.utils.parametrize`.
 
-    `scale` is s: a number, or a parameter γ that is trained with the network (Lin et al. 2021, section 5).
+    `scale` is s: a number, or a parameter γ that is trained with the network.
 
     In training mode each evaluation of the weight first takes `n_power_iterations` steps; in eval mode, and
     inside `frozen`, nothing moves. Inside `torch.nn.utils.parametrize.cached()` the weight is evaluated, and
@@ -40,5 +40,5 @@ class SpectralNormalization(nn.Module):
             return weight * (self.scale / self.estimator(weight))
 
     def right_inverse(self, effective: Tensor) -> Tensor:
-        """What is stored when somebody assigns `layer.weight`: the value itself, to be normalized from then on."""
+        """What is stored when somebody assigns `layer.weight`: the value, to be normalized from then on."""
         return effective

@@ -1,7 +1,7 @@
 """Estimators of a layer's largest singular value, by power iteration.
 
 Each holds its singular vectors as buffers; they are constants to autograd, so that the gradient of
-`σ = uᵀWv` with respect to W is `u vᵀ` (Miyato et al. 2018, section 2.1; Lin et al. 2021, section 2).
+`σ = uᵀWv` with respect to W is `u vᵀ` (Miyato et al. 2018, section 2.1).
 """
 
 import torch
@@ -15,8 +15,8 @@ class SigmaEstimator(nn.Module):
     """What a norm divides by: a positive scalar function of one layer's weight.
 
     A subclass is constructed with the layer (linear or convolution, its weight initialized), from which it
-    copies what it needs. One that `needs_input_size` gets the spatial sizes of the layer's input too (`()` for
-    a linear layer), and keeps them as `input_size`.
+    copies what it needs. One that `needs_input_size` gets the spatial sizes of the layer's input too (`()`
+    for a linear layer), and keeps them as `input_size`.
     """
 
     needs_input_size = False
@@ -36,10 +36,14 @@ class SigmaEstimator(nn.Module):
 
 
 class _SigmaOfMatrix(SigmaEstimator):
-    """The largest singular value of the kernel reshaped to a matrix."""
+    """The largest singular value of the kernel reshaped to a matrix.
 
-    u: Tensor  # [rows]
-    v: Tensor  # [columns]
+    The kernel of a grouped convolution has zeros between its groups: the matrix is block-diagonal, and its
+    norm the largest of its blocks'.
+    """
+
+    u: Tensor  # [groups, rows / groups], of length 1 all together
+    v: Tensor  # [groups, columns / groups]
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -47,36 +51,37 @@ class _SigmaOfMatrix(SigmaEstimator):
         assert isinstance(layer.weight, Tensor)
         with torch.no_grad():
             matrix = self.matrix(layer.weight)
-            self.register_buffer("u", _unit(torch.randn_like(matrix[:, 0])))
-            self.register_buffer("v", _unit(torch.randn_like(matrix[0])))
+            u = _unit(torch.randn_like(matrix[:, :, 0]))
+            self.register_buffer("u", u)
+            self.register_buffer("v", _unit(_times(matrix.mT, u)))  # so that sigma is positive from the start
 
     def matrix(self, weight: Tensor) -> Tensor:
-        """The reshaping, `[rows, columns]`."""
+        """The diagonal blocks of the reshaping, `[groups, rows / groups, columns / groups]`."""
         raise NotImplementedError
 
     @torch.no_grad()
     def power_iterate(self, weight: Tensor) -> None:
         matrix = self.matrix(weight)
-        self.v.copy_(_unit(torch.mv(matrix.t(), self.u)))
-        self.u.copy_(_unit(torch.mv(matrix, self.v)))
+        self.v.copy_(_unit(_times(matrix.mT, self.u)))
+        self.u.copy_(_unit(_times(matrix, self.v)))
 
     def forward(self, weight: Tensor) -> Tensor:
         # Clones, because a second forward may move the vectors before the first one's backward.
-        return torch.dot(self.u.clone(), torch.mv(self.matrix(weight), self.v.clone()))
+        return (self.u.clone() * _times(self.matrix(weight), self.v.clone())).sum()
 
 
 class SigmaOut(_SigmaOfMatrix):
     """`σ_out = ‖W reshaped to [c_out, c_in·kh·kw]‖`, the sigma of SN (Miyato et al. 2018)."""
 
     def matrix(self, weight: Tensor) -> Tensor:
-        return self.layout.kernel(weight).flatten(1)
+        return self.layout.blocks(weight).flatten(2)
 
 
 class SigmaIn(_SigmaOfMatrix):
     """`σ_in = ‖W reshaped to [c_in, c_out·kh·kw]‖`, the other half of BSN (Lin et al. 2021, section 5)."""
 
     def matrix(self, weight: Tensor) -> Tensor:
-        return self.layout.kernel(weight).transpose(0, 1).flatten(1)
+        return self.layout.blocks(weight).transpose(1, 2).flatten(2)
 
 
 class SigmaBidirectional(SigmaEstimator):
@@ -101,8 +106,8 @@ class SigmaBidirectional(SigmaEstimator):
 class SigmaOperator(SigmaEstimator):
     """`σ_op`, the norm of the map `x ↦ layer(x)` at the layer's real input size: the sigma of strict SN.
 
-    Power iteration on the convolution and its exact adjoint (Lin et al. 2021, section 2, "strict" SN; the
-    convolution's operator norm as in Gouk et al. 2018, section 4).
+    Power iteration on the convolution and its exact adjoint (what Lin et al. 2021 call strict SN; the
+    operator's norm by power iteration as in Gouk et al. 2018).
     """
 
     needs_input_size = True
@@ -114,9 +119,10 @@ class SigmaOperator(SigmaEstimator):
         self.input_size = tuple(input_size)
         self.operator = LayerOperator.of(layer, self.input_size)
         assert isinstance(layer.weight, Tensor)
-        for name, shape in (("u", self.operator.output_shape), ("v", self.operator.input_shape)):
-            vector = torch.randn(shape, device=layer.weight.device, dtype=layer.weight.dtype)
-            self.register_buffer(name, _unit(vector))
+        with torch.no_grad():
+            u = _unit(layer.weight.new_empty(self.operator.output_shape).normal_())
+            self.register_buffer("u", u)
+            self.register_buffer("v", _unit(self.operator.adjoint(layer.weight, u)))
 
     @torch.no_grad()
     def power_iterate(self, weight: Tensor) -> None:
@@ -130,5 +136,10 @@ class SigmaOperator(SigmaEstimator):
         return {"sigma_op": self(weight)}
 
 
+def _times(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Block by block, `[groups, rows, columns] × [groups, columns] -> [groups, rows]`."""
+    return torch.bmm(matrix, vector.unsqueeze(2)).squeeze(2)
+
+
 def _unit(vector: Tensor) -> Tensor:
-    return vector / torch.linalg.vector_norm(vector).clamp_min(1e-12)
+    return vector / torch.linalg.vector_norm(vector).clamp_min(torch.finfo(vector.dtype).tiny)

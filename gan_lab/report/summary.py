@@ -1,5 +1,7 @@
 """What is said when a run ends: how well it did, where its files lie, and what to try next."""
 
+import shlex
+import sys
 from pathlib import Path
 
 from gan_lab.run_directory import DIVERGED, INTERRUPTED, RunDirectory
@@ -23,7 +25,7 @@ def summary(directory: RunDirectory, state: str, was_before: bool = False) -> st
     """The closing words of a run, a few lines of plain text."""
     status = directory.read_status()
     root = directory.root
-    headline = f"{state}{' before' if was_before else ''} after iteration {status.get('iteration')}"
+    headline = f"{state}{' before,' if was_before else ''} after iteration {status.get('iteration')}"
     if status.get("reason"):
         headline += f": {status['reason']}"
     lines = ["", headline]
@@ -32,31 +34,39 @@ def summary(directory: RunDirectory, state: str, was_before: bool = False) -> st
             values = extremes(directory.metrics, name)
             if values["last"] is not None:
                 lines.append(f"  {name:<24} last {values['last']:.3f}   best {values[best]:.3f}")
-    speeds = [row["speed/images_per_s"] for row in read(directory.metrics) if "speed/images_per_s" in row]
+    speeds = [row["speed/images_per_s"] for row in read(directory.metrics) if row.get("speed/images_per_s")]
     if speeds:
         lines.append(f"  {'speed':<24} {sorted(speeds)[len(speeds) // 2]:.0f} images/s")
-    newest = max(directory.samples.glob("*.png"), default=None)
-    lines.append(f"  {'samples':<24} {newest or 'none yet'}")
-    lines.append(f"  {'metrics, log, weights':<24} {root}/metrics.jsonl, train.log, generator.safetensors")
-    if (root / "wandb").exists():
-        lines.append(f"  {'W&B (upload)':<24} wandb sync {root}/wandb/offline-run-*")
-    lines += ["", "next:", *(f"  {command}" for command in _next_commands(root, state)), ""]
+    files = {
+        "samples": max(directory.samples.glob("*.png"), default=directory.samples),
+        "metrics": directory.metrics,
+        "weights": directory.generator,
+        "log": directory.log,
+    }
+    lines += [f"  {name:<24} {path}" for name, path in files.items() if path.exists()]
+    if any(root.glob("wandb/offline-run-*")):
+        lines.append(f"  {'W&B (upload)':<24} wandb sync {shlex.quote(str(root))}/wandb/offline-run-*")
+    lines += ["", "next:", *_next_commands(directory, state), ""]
     return "\n".join(lines)
 
 
-def _next_commands(root: Path, state: str) -> list[str]:
+def _next_commands(directory: RunDirectory, state: str) -> list[str]:
+    """Three commands to try, each with a comment on what it is for."""
+    root, log = shlex.quote(str(directory.root)), shlex.quote(str(directory.log))
+    commands = {
+        f"python scripts/generate.py {root} --num 64 --out grid.png": "new samples",
+        "python train.py -m norm=none,sn,bssn seed=0,1": "a sweep: one run for each pair",
+    }
     if state == DIVERGED:
-        return [
-            f"less {root}/train.log                                # what went wrong",
-            "python train.py norm=bssn optimizer.d_lr=5e-5        # a norm, or a smaller step",
-            "python train.py ... fresh=true                       # the same again from the start",
-        ]
+        commands = {
+            f"less {log}": "what happened",
+            "python train.py norm=bssn optimizer.d_lr=5e-5": "a norm, or a smaller step",
+        }
     if state == INTERRUPTED:
-        return ["the same command again                               # goes on where it stopped"]
-    return [
-        f"python scripts/generate.py {root} --num 64 --out grid.png",
-        "python train.py -m norm=none,sn,bssn seed=0,1        # a sweep: one run for each pair",
-        "python train.py --help                               # the axes and their choices",
-    ]
-
-
+        typed = [argument for argument in sys.argv if not argument.startswith("fresh=")]
+        commands = {
+            shlex.join(["python", *typed]): "goes on where it stopped",
+            f"less {log}": "what happened",
+        }
+    commands["python train.py --help"] = "the axes and their choices"
+    return [f"  {command:<48}  # {purpose}" for command, purpose in commands.items()]

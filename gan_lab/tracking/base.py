@@ -14,7 +14,7 @@ class RunInfo:
     """What a tracker is told about a run when it starts."""
 
     directory: Path
-    id: str  # unique among all runs, stable over resumes
+    id: str  # the same for the same command, wherever and whenever it runs
     name: str
     config: Mapping[str, Any]
     iteration: int  # the last one that counts; later records are of a lost continuation
@@ -33,6 +33,11 @@ class Tracker(Protocol):
         """The run ends in this state; write out everything."""
 
 
+def reason(error: Exception) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class Guarded:
     """A tracker that cannot stop a run: at its first failure one warning is given, then it is left alone."""
 
@@ -46,8 +51,8 @@ class Guarded:
             action()
         except Exception as error:
             self._tracker = None
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            log.warning("%s failed and is left out from here on: %s. The local record is whole.", self._name, reason)
+            message = "%s failed and is left out from here on: %s. The local record is whole."
+            log.warning(message, self._name, reason(error))
 
     def log(self, iteration: int, values: Mapping[str, float]) -> None:
         if self._tracker:

@@ -30,7 +30,8 @@ class Console:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(iteration - self._bar.n)
             return
-        left = (time.monotonic() - self._begin) / (iteration - self._start) * (self._iterations - iteration)
+        done = max(iteration - self._start, 1)  # a resumed run may begin with a record that was cut short
+        left = (time.monotonic() - self._begin) / done * (self._iterations - iteration)
         print(f"{iteration}/{self._iterations}  {text}  {tqdm.format_interval(left)} left", flush=True)
 
     def log_samples(self, iteration: int, grid: Path) -> None:

@@ -13,12 +13,13 @@ class JsonLines:
     """Appends `{"iteration": k, name: value, ...}` lines; each is on its way to the disk when `log` returns.
 
     Opening cuts off what came after `length` bytes: the record of iterations that a crash lost, which are run
-    again. Numbers that JSON cannot write (NaN, ±infinity) are written as null.
+    again; and a line that a crash left unfinished. Numbers that JSON cannot write (NaN, ±infinity) are null.
     """
 
     def __init__(self, path: Path, length: int = 0) -> None:
-        self._file = path.open("ab")
-        self._file.truncate(min(length, path.stat().st_size))
+        self._file = path.open("a+b")
+        self._file.seek(0)
+        self._file.truncate(self._file.read(length).rfind(b"\n") + 1)
 
     def log(self, iteration: int, values: Mapping[str, float]) -> None:
         row = {"iteration": iteration, **{k: v if math.isfinite(v) else None for k, v in values.items()}}

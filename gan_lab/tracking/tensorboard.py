@@ -27,5 +27,3 @@ class TensorBoardTracker:
 
     def finish(self, state: str) -> None:
         self._writer.close()
-
-

@@ -18,20 +18,23 @@ KEEP_ROLLING = 2  # the newest, and the one before should the newest turn out da
 
 
 def save(folder: Path, iteration: int, state: dict[str, Any], keep_every: int) -> Path:
-    """Write `folder/<iteration>.pt` and its SHA-256 beside it; older rolling ones go once it is proved readable.
+    """Write `folder/<iteration>.pt` and its SHA-256 beside it; older ones go once it is proved readable.
 
-    Multiples of `keep_every` stay for good. Raises OSError where it cannot be written, with every older
+    The one before and multiples of `keep_every` stay for good. Raises OSError where it cannot be written, with every older
     checkpoint intact.
     """
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "iteration": iteration, **state}, buffer)
     content = buffer.getvalue()
     path = folder / f"{iteration:08d}.pt"
-    # The checksum first: a checkpoint without one is never seen.
-    write_text(_checksum(path), hashlib.sha256(content).hexdigest() + "\n")
+    digest = hashlib.sha256(content).hexdigest()
+    # The checksum first: a checkpoint without one is never seen. Where one of this iteration is replaced,
+    # both checksums hold.
+    replaced = _proved_digest(path)
+    write_text(_checksum(path), "".join(f"{valid}\n" for valid in (digest, replaced) if valid))
     with replacing(path) as temporary:
         temporary.write_bytes(content)
-    if not _is_whole(path):
+    if _proved_digest(path) != digest:
         raise OSError(f"the checkpoint {path} reads differently from what was written")
     rolling = [old for old in _newest_first(folder) if int(old.stem) % keep_every]
     for old in rolling[KEEP_ROLLING:]:
@@ -46,26 +49,32 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
     One that fails its checksum is set aside with a warning. Raises UserError for one of another format.
     """
     for path in _newest_first(folder):
-        if not _is_whole(path):
-            damaged = path.with_suffix(".damaged")
-            path.replace(damaged)
-            log.warning(
-                "the checkpoint %s is damaged and set aside as %s: the one before is taken",
-                path,
-                damaged.name,
-            )
-            continue
-        return load(path)
+        if _proved_digest(path):
+            return _read(path)
+        damaged = path.with_suffix(".damaged")
+        path.replace(damaged)
+        log.warning(
+            "the checkpoint %s is damaged and set aside as %s: the one before is taken, or the start",
+            path,
+            damaged.name,
+        )
     return None
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A checkpoint's state, on the CPU; raises UserError where it holds none of this format."""
+    """A checkpoint's state, on the CPU; raises UserError if it is damaged or holds none of this format."""
+    if _checksum(path).exists() and not _proved_digest(path):
+        raise UserError(f"the checkpoint {path} is damaged, its checksum is another: take an older one")
+    return _read(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            f"{path} is no checkpoint that can be loaded safely ({type(error).__name__})"
+            f"{path} is no checkpoint that can be loaded safely ({type(error).__name__}): take another, or "
+            "start over with fresh=true, which keeps it aside"
         ) from error
     found = state.get("format") if isinstance(state, dict) else None
     if found != FORMAT:
@@ -80,14 +89,16 @@ def _checksum(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _is_whole(path: Path) -> bool:
+def _proved_digest(path: Path) -> str | None:
+    """The SHA-256 of a checkpoint's content; None where it cannot be read or is not what was written."""
     try:
         with path.open("rb") as file:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
-        return actual == _checksum(path).read_text().strip()
-    except OSError:
-        return False
+        return actual if actual in _checksum(path).read_text().split() else None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.glob("*.pt") if path.stem.isdigit()), reverse=True)
+    paths = (path for path in folder.glob("*.pt") if path.stem.isdecimal())
+    return sorted(paths, key=lambda path: int(path.stem), reverse=True)

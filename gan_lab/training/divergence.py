@@ -33,28 +33,48 @@ class Watch:
 
     def is_fine(self, *networks: nn.Module) -> bool:
         """Whether all that was seen lies within the bound and all weights are finite; this synchronizes."""
-        parameters = [parameter.detach() for network in networks for parameter in network.parameters()]
-        largest = torch.stack(torch._foreach_norm(parameters, ord=math.inf)).max()
-        return bool((self._worst <= self._bound) & largest.isfinite())
+        return bool(self._worst <= self._bound) and is_finite(*networks)
+
+
+def is_finite(*networks: nn.Module) -> bool:
+    """Whether all weights are finite; this synchronizes."""
+    parameters = [parameter.detach() for network in networks for parameter in network.parameters()]
+    return bool(torch.stack(torch._foreach_norm(parameters, ord=math.inf)).max().isfinite())
 
 
 def problem(
-    values: Mapping[str, Tensor], networks: Mapping[str, nn.Module], bound: float
+    values: Mapping[str, Tensor], generator: nn.Module, discriminator: nn.Module, bound: float
 ) -> tuple[str, float, str] | None:
-    """(quantity, value, layer) of the first of an iteration's losses, scores, gradients and weights that is bad.
+    """(quantity, value, layer) of an iteration's first loss, score, gradient or weight that is bad.
 
-    `layer` is empty for losses and scores: `trace` finds it.
+    They are looked at in the order in which an iteration computes them, so that the cause comes before what
+    follows from it. `layer` is empty for losses and scores: `tracing` finds it.
     """
+    of_generator = {name: value for name, value in values.items() if name == "loss/g"}
+    of_discriminator = {name: value for name, value in values.items() if name not in of_generator}
+    return (
+        _bad_value(of_discriminator, bound)
+        or _bad_tensor("discriminator", discriminator)
+        or _bad_value(of_generator, bound)
+        or _bad_tensor("generator", generator)
+    )
+
+
+def _bad_value(values: Mapping[str, Tensor], bound: float) -> tuple[str, float, str] | None:
     for name, value in values.items():
         if not abs(number := value.item()) <= bound:
             return name, number, ""
-    for kind in ("gradient", "weight"):
-        for network_name, network in networks.items():
-            # A backward pass meets the last layers first.
-            for name, parameter in reversed(list(network.named_parameters())):
-                tensor = parameter.grad if kind == "gradient" else parameter
-                if tensor is not None and not math.isfinite(largest := tensor.detach().abs().max().item()):
-                    return f"{kind} of the {network_name}'s {name}", largest, f"{network_name}.{_layer(name)}"
+    return None
+
+
+def _bad_tensor(network_name: str, network: nn.Module) -> tuple[str, float, str] | None:
+    """The first gradient that is not finite, or else the first weight."""
+    parameters = list(network.named_parameters())[::-1]  # a backward pass meets the last layers first
+    tensors = [("gradient", name, parameter.grad) for name, parameter in parameters]
+    tensors += [("weight", name, parameter) for name, parameter in parameters]
+    for kind, name, tensor in tensors:
+        if tensor is not None and not math.isfinite(largest := tensor.detach().abs().max().item()):
+            return f"{kind} of the {network_name}'s {name}", largest, f"{network_name}.{_layer(name)}"
     return None
 
 
@@ -65,7 +85,7 @@ def _layer(parameter: str) -> str:
 
 @contextlib.contextmanager
 def tracing(networks: Mapping[str, nn.Module]) -> Iterator[Callable[[], str]]:
-    """Inside the block, watch the layers' outputs; the yielded function names the layer where things went wrong.
+    """Inside the block, watch the layers' outputs; the yielded function names the layer where it went wrong.
 
     That is the first with an output that is not finite, else the one that grew its input most.
     """

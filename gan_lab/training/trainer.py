@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import logging
 import math
 import resource
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim.lr_scheduler import LRScheduler
@@ -22,9 +23,11 @@ from gan_lab.files import replacing
 from gan_lab.norms.bounds import PatchNorms
 from gan_lab.streams import stream
 from gan_lab.training import checkpoint
-from gan_lab.training.divergence import Diverged, Watch, problem, tracing
+from gan_lab.training.divergence import Diverged, Watch, is_finite, problem, tracing
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.samples import generate, write_grid
+
+log = logging.getLogger(__name__)
 
 GRID = 100  # samples in a grid, 10×10
 
@@ -124,6 +127,7 @@ class Trainer:
         self.stop_requested = stop_requested
         self.device = batches.device
         self.iteration = 0  # finished so far
+        self.bad_since: int | None = None  # where divergence was noticed, if training goes on all the same
         self._unrecorded: dict[str, float] | None = (
             None  # the row of an iteration whose metrics were cut short
         )
@@ -142,7 +146,7 @@ class Trainer:
             iteration = self.iteration + 1
             audit = _due(iteration, schedule.audit_every)
             measure = audit or _due(iteration, schedule.probe_every)
-            values = self._iterate(iteration, measure, audit)
+            values = self.iterate(iteration, measure, audit)
             watch.see({name: values[name] for name in values if name.startswith(("loss/", "score/"))})
 
             is_logged = measure or _due(iteration, schedule.log_every)
@@ -156,9 +160,12 @@ class Trainer:
                     sound = self._snapshot()
                 elif schedule.stop_on_divergence:
                     raise self._diverged(sound)
+                elif self.bad_since is None:
+                    self.bad_since = iteration
+                    log.warning("diverged by iteration %d, and goes on all the same", iteration)
                 self._record(iteration, row)
 
-    def _iterate(self, iteration: int, measure: bool = False, audit: bool = False) -> dict[str, Tensor]:
+    def iterate(self, iteration: int, measure: bool = False, audit: bool = False) -> dict[str, Tensor]:
         """One iteration: the discriminator's updates, then the generator's; returns the last ones' values."""
         for step in range(self.schedule.n_dis):
             is_last = step == self.schedule.n_dis - 1
@@ -218,8 +225,8 @@ class Trainer:
             before = self._snapshot()
             iteration = self.iteration + 1
             with tracing(networks) as culprit:
-                values = self._iterate(iteration)
-                bad = problem(values, networks, bound)
+                values = self.iterate(iteration)
+                bad = problem(values, self.generator, self.discriminator, bound)
                 if bad is None:
                     continue
                 quantity, value, layer = bad
@@ -227,15 +234,16 @@ class Trainer:
             self.load_checkpoint(before)
             self.save_checkpoint()
             return Diverged(iteration, quantity, value, layer, bound)
-        return Diverged(last, "a loss, a score or a weight", math.nan, "", bound)
+        return Diverged(last, "a loss, a score or a weight (but not when repeated)", math.nan, "", bound)
 
     def discriminator_step(
         self, iteration: int, step: int, measure: bool = False, audit: bool = False
     ) -> dict[str, Tensor]:
         """One discriminator update; returns its losses and scores.
 
-        With `measure` what the probes see too, and with `audit` the exact singular values and gradient bounds.
+        With `measure` also what the probes see, with `audit` exact singular values and gradient bounds.
         """
+        audit = audit and is_finite(self.discriminator)  # NaN has no singular values
         real = self.batches.draw(iteration, step)
         with torch.no_grad(), norms.frozen(self.generator):
             fake = self.generator(self._latents(iteration, step, self.batches.batch_size))
@@ -281,7 +289,7 @@ class Trainer:
         return {"loss/penalty": self.penalty(self.discriminator, real, fake, rng)}
 
     def generator_step(self, iteration: int, measure: bool) -> dict[str, Tensor]:
-        """One generator update; the discriminator's weights are not differentiated and its norms do not move."""
+        """One generator update; the discriminator is not differentiated by its weights, its norms do not move."""
         for parameter in self._discriminator_parameters:
             parameter.requires_grad_(False)
         with norms.frozen(self.discriminator), parametrize.cached():
@@ -323,7 +331,7 @@ class Trainer:
         """Write the generator's weights as safetensors."""
         tensors = {name: tensor.contiguous() for name, tensor in self.judged.state_dict().items()}
         with replacing(path) as temporary:
-            save_file(tensors, temporary)
+            temporary.write_bytes(to_safetensors(tensors))  # its own writer raises no OSError on a full disk
 
     def save_checkpoint(self, unrecorded: Mapping[str, float] | None = None) -> None:
         """Write the state after this iteration; `unrecorded` is its row if that still has to be recorded."""
@@ -333,7 +341,7 @@ class Trainer:
         checkpoint.save(self.checkpoints, self.iteration, state, self.schedule.keep_every)
 
     def load_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint's state; raises RuntimeError or KeyError where it is of other networks."""
+        """Continue from a checkpoint's state; raises RuntimeError or KeyError if it is of other networks."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.iteration = state["iteration"]

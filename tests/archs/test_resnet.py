@@ -1,4 +1,4 @@
-"""The residual pairs against counts by hand, the residual formula written out, and the reference's variances."""
+"""The residual pairs against counts by hand, the formula written out, and the reference's variances."""
 
 import math
 
@@ -111,10 +111,10 @@ def test_shapes_and_range(size: int) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_sides_of_the_feature_maps(size: int) -> None:
-    """Each generator block doubles the side up to the image's; the discriminator pools what the table leaves."""
+    """Generator blocks double the side up to the image's; the discriminator pools what its table leaves."""
     sides: dict[str, int] = {}
 
-    def record(name: str):  # noqa: ANN202
+    def record(name: str):
         return lambda module, inputs, output: sides.__setitem__(name, output.shape[-1])
 
     generator, discriminator = Generator(size, width=1 / 64), Discriminator(size, width=1 / 64)
@@ -180,7 +180,7 @@ def test_an_up_block_is_the_published_formula() -> None:
     "row", [Down(3, 5), Down(4, 5, down=False), Down(3, 4, down=False, project=False)], ids=str
 )
 def test_a_down_block_is_the_published_formula(row: Down, first: bool) -> None:
-    """Convolving the shortcut before the pooling, as published, is the same map; the input is left as it was."""
+    """Convolving the shortcut before the pooling, as published, is the same map; the input stays intact."""
     block = DownBlock(4, row, first).double()
     x = torch.randn(2, 4, 6, 6, dtype=torch.double)
     given = x.clone()
@@ -223,7 +223,7 @@ def test_initialization_has_the_reference_variances() -> None:
             assert layer.weight.abs().max() <= math.sqrt(3 * variance) * (1 + 1e-6), name
             deviation = 4 / math.sqrt(
                 layer.weight.numel()
-            )  # of a sample variance of a uniform law, and then some
+            )  # more than a sample variance of a uniform law strays
             assert layer.weight.var().item() == pytest.approx(variance, rel=deviation), name
             assert torch.equal(layer.bias, torch.zeros_like(layer.bias)), name
 

@@ -1,0 +1,153 @@
+"""From any image to pixels: the crop, the antialiased resize, and every mode that users' files come in."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from official_archives import pictures
+from PIL import Image
+
+from gan_lab.data.recipe import FILTERS, Recipe
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def flat(pixels: np.ndarray) -> tuple[int, ...]:
+    """The colour of an image that has only one."""
+    colours = pixels.reshape(3, -1)
+    assert (colours == colours[:, :1]).all()
+    return tuple(int(value) for value in colours[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("size", "target"), [((96, 96), 48), ((128, 128), 64), ((500, 333), 128), ((40, 60), 64)]
+)
+def test_resizing_is_antialiased_bicubic_as_torch_computes_it(size: tuple[int, int], target: int) -> None:
+    image = pictures(1, size[1], size[0])[0]
+    side = min(size)
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    square = torch.from_numpy(image[top : top + side, left : left + side]).permute(2, 0, 1)[None].double()
+    # torch's antialiased filter is Pillow's, a = -0.5; its plain one is not.
+    expected = (
+        F.interpolate(square, (target, target), mode="bicubic", antialias=True)[0].clamp(0, 255).numpy()
+    )
+    ours = Recipe(target).decode(encoded(Image.fromarray(image))).astype(float)
+    assert np.abs(ours - expected).max() <= 2  # Pillow rounds to whole pixels in between
+    assert np.abs(ours - expected).mean() < 0.4
+
+
+def test_shrinking_a_checkerboard_gives_grey() -> None:
+    board = np.where(np.indices((96, 96)).sum(0) % 2, 255, 0).astype(np.uint8)
+    image = Image.fromarray(board).convert("RGB")
+    for resample in FILTERS:
+        inner = Recipe(24, resample=resample).resize(image)[:, 2:-2, 2:-2].astype(float)
+        assert np.abs(inner - 127.5).max() < 8  # without antialiasing it would be black or white
+
+
+def test_the_crop_is_the_centre() -> None:
+    image = np.zeros((218, 178, 3), np.uint8)
+    image[45:173, 25:153] = 200  # CelebA's centred square of 128
+    data = encoded(Image.fromarray(image))
+    assert flat(Recipe(64, crop=128).decode(data)) == (200, 200, 200)
+    assert Recipe(64, crop=130).decode(data).min() < 200
+
+
+def test_an_image_of_the_target_s_size_is_left_as_it_is() -> None:
+    image = pictures(1, 32, 32)[0]
+    assert np.array_equal(Recipe(32).decode(encoded(Image.fromarray(image))), image.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    upright = Image.fromarray(pictures(1, 40, 40)[0])
+    # The stored image is turned so that the viewer's turn, as the EXIF standard names it, makes it upright.
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(undo[orientation]) if orientation in undo else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert np.array_equal(
+        Recipe(40).decode(encoded(stored, exif=exif)), np.asarray(upright).transpose(2, 0, 1)
+    )
+
+
+def _red(mode: str) -> Image.Image:
+    return Image.new("RGB", (10, 10), (255, 0, 0)).convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("make", "colour"),
+    [
+        (lambda: encoded(Image.new("L", (9, 9), 77)), (77, 77, 77)),
+        (lambda: encoded(Image.new("1", (9, 9), 1)), (255, 255, 255)),
+        (lambda: encoded(_red("P"), "GIF"), (255, 0, 0)),
+        (lambda: encoded(_red("CMYK"), "TIFF"), (255, 0, 0)),
+        (lambda: encoded(_red("RGB"), "WEBP", lossless=True), (255, 0, 0)),
+        (lambda: encoded(_red("RGB"), "BMP"), (255, 0, 0)),
+        # Over white: half of red is pink, nothing is white.
+        (lambda: encoded(Image.new("RGBA", (9, 9), (255, 0, 0, 128))), (255, 127, 127)),
+        (lambda: encoded(Image.new("RGBA", (9, 9), (0, 0, 0, 0))), (255, 255, 255)),
+        (lambda: encoded(Image.new("LA", (9, 9), (0, 0))), (255, 255, 255)),
+        (lambda: encoded(Image.new("RGB", (9, 9), (1, 2, 3)), transparency=(1, 2, 3)), (255, 255, 255)),
+        # 16-bit grey keeps its upper byte; clipping would make it white.
+        (lambda: encoded(Image.fromarray(np.full((9, 9), 0x4D12, np.uint16))), (0x4D,) * 3),
+        (lambda: encoded(Image.fromarray(np.full((9, 9), 0x4D12, np.uint16)), "TIFF"), (0x4D,) * 3),
+    ],
+)
+def test_every_mode_becomes_rgb(make: Callable[[], bytes], colour: tuple[int, ...]) -> None:
+    assert flat(Recipe(8).decode(make())) == colour
+
+
+def test_a_cmyk_jpeg_is_not_inverted() -> None:
+    pixels = Recipe(8).decode(encoded(_red("CMYK"), "JPEG", quality=95)).astype(int)
+    assert np.abs(pixels - np.array([255, 0, 0])[:, None, None]).max() < 10
+
+
+def test_damaged_images_are_named_and_the_others_kept() -> None:
+    good = encoded(Image.fromarray(pictures(1, 50, 50)[0]), "JPEG")
+    files = {
+        "good": good,
+        "short": good[: len(good) // 2],
+        "empty": b"",
+        "text": b"not an image at all",
+        "float": encoded(Image.fromarray(np.ones((9, 9), np.float32)), "TIFF"),
+        "also good": good,
+    }
+    decoded = Recipe(16).decode_all((name, lambda data=data: data) for name, data in files.items())
+    assert [name for name, _ in decoded.damaged] == ["short", "empty", "text", "float"]
+    assert all(reason for _, reason in decoded.damaged)
+    assert np.array_equal(decoded.images, np.stack([Recipe(16).decode(good)] * 2))
+
+
+def test_a_file_that_runs_a_program_is_not_opened() -> None:
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
+    decoded = Recipe(8).decode_all([("picture.jpg", lambda: eps)])
+    assert len(decoded.damaged) == 1
+
+
+def test_images_of_another_size_than_the_dataset_s_are_damaged() -> None:
+    data = encoded(Image.new("RGB", (1024, 1024)))
+    with pytest.raises(ValueError, match="1024×1024"):
+        Recipe(64, 128, source_size=(178, 218)).decode(data)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("resample", "nearest"), ("image_size", 0), ("image_size", "big")]
+)
+def test_a_recipe_that_makes_no_sense_is_refused(key: str, value: object) -> None:
+    with pytest.raises(ValueError, match=key):
+        Recipe(**{"image_size": 32, key: value})

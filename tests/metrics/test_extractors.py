@@ -1,0 +1,197 @@
+"""Inception's weights: found or fetched, and checked before they are loaded."""
+
+import contextlib
+import hashlib
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch_fidelity import feature_extractor_inceptionv3
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.utils import create_feature_extractor
+
+from gan_lab.data import ImageArray
+from gan_lab.errors import UserError
+from gan_lab.metrics import Evaluator, Protocol, extractors, inception_weights
+from gan_lab.metrics.extractors import INCEPTION_FILE, create
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the shapes of Inception's weights and random values."""
+    nothing = io.BytesIO()
+    torch.save({}, nothing)
+    nothing.seek(0)
+    with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        shapes = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], nothing).state_dict()
+    state = {}
+    for name, shape in shapes.items():
+        state[name] = torch.ones(shape.shape, dtype=shape.dtype)
+        if name.endswith(("bias", "running_mean")):
+            state[name].zero_()
+        elif shape.dim() > 1:
+            torch.nn.init.kaiming_normal_(state[name], generator=torch.Generator().manual_seed(0))
+    path = tmp_path_factory.mktemp("inception") / "random.pth"
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture
+def pixels() -> Tensor:
+    return torch.randint(
+        0, 256, (6, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_other_weights_work_and_are_called_unverified(
+    random_weights: Path, pixels: Tensor, array_of: Callable[..., ImageArray], tmp_path: Path
+) -> None:
+    extractor = create("inception", tmp_path, random_weights, CPU)
+    assert extractor.identity["weights"] == sha256(random_weights)
+    protocol = Protocol(num_generated=6, is_splits=2, kid_subset_size=5, metrics=("is", "kid", "prc"))
+    evaluator = Evaluator(extractor, array_of(pixels.flip(3)), tmp_path, protocol, batch_size=3)
+    values = evaluator.evaluate(lambda start, stop: pixels[start:stop])
+    assert len(values) == 6
+    assert all("_unverified" in name for name in values)
+    assert all(torch.isfinite(torch.tensor(value)) for value in values.values())
+
+
+def test_features_are_torch_fidelitys(random_weights: Path, pixels: Tensor, tmp_path: Path) -> None:
+    """Of FID's layer and of IS's, which is without the bias, as its first implementation was."""
+    features, logits = create("inception", tmp_path, random_weights, CPU)(pixels)
+    theirs = create_feature_extractor(
+        "inception-v3-compat",
+        ["logits_unbiased", "2048"],
+        cuda=False,
+        verbose=False,
+        feature_extractor_weights_path=str(random_weights),
+    )(pixels)
+    assert torch.equal(logits, theirs[0])
+    assert torch.equal(features, theirs[1])
+    assert features.shape == (6, 2048)
+    assert features.std() > 0.01
+
+
+def test_only_the_published_weights_have_the_plain_names(
+    random_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert create("inception", tmp_path, random_weights, CPU).suffix == "_unverified"
+    monkeypatch.setattr(extractors, "INCEPTION_SHA256", sha256(random_weights))
+    assert create("inception", tmp_path, random_weights, CPU).suffix == ""
+
+
+def test_the_checksum_is_what_the_published_name_states() -> None:
+    stated = Path(feature_extractor_inceptionv3.URL_INCEPTION_V3).stem.rsplit("-", 1)[1]
+    assert extractors.INCEPTION_SHA256.startswith(stated)
+    assert len(extractors.INCEPTION_SHA256) == 64
+    assert feature_extractor_inceptionv3.URL_INCEPTION_V3.endswith(f"/{INCEPTION_FILE}")
+
+
+def test_weights_are_downloaded_once_and_verified(
+    random_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_extractor_inceptionv3, "URL_INCEPTION_V3", random_weights.as_uri())
+    monkeypatch.setattr(extractors, "INCEPTION_SHA256", sha256(random_weights))
+    path = inception_weights(tmp_path / "new" / "data")
+    assert path == tmp_path / "new" / "data" / INCEPTION_FILE
+    assert path.read_bytes() == random_weights.read_bytes()
+    monkeypatch.setattr(feature_extractor_inceptionv3, "URL_INCEPTION_V3", "file:///nowhere")
+    assert inception_weights(tmp_path / "new" / "data") == path
+
+
+def test_a_download_with_another_checksum_is_not_kept(
+    random_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_extractor_inceptionv3, "URL_INCEPTION_V3", random_weights.as_uri())
+    with pytest.raises(UserError, match="invalid hash"):
+        inception_weights(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_network_the_error_says_which_file_to_put_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"file:///nowhere/{INCEPTION_FILE}"
+    monkeypatch.setattr(feature_extractor_inceptionv3, "URL_INCEPTION_V3", url)
+    with pytest.raises(UserError) as caught:
+        create("inception", tmp_path, None, CPU)
+    message = str(caught.value)
+    assert url in message
+    assert str(tmp_path / INCEPTION_FILE) in message
+    assert "\n" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_file_of_the_published_name_is_refused_before_it_is_loaded(
+    random_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / INCEPTION_FILE
+    path.write_bytes(random_weights.read_bytes())
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(UserError, match="delete it"):
+        create("inception", tmp_path, None, CPU)
+    assert path.exists()
+
+
+class Bomb:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda bomb, path: path.write_bytes(pickle.dumps(bomb))])
+def test_weights_that_run_code_are_refused_and_do_not_run_it(
+    tmp_path: Path, write: Callable[[object, Path], object]
+) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "bomb.pth"
+    write({"Conv2d_1a_3x3.conv.weight": Bomb(marker)}, path)
+    with pytest.raises(UserError, match="more than tensors"):
+        create("inception", tmp_path, path, CPU)
+    assert not marker.exists()
+    with contextlib.suppress(RuntimeError):
+        torch.load(path, weights_only=False)  # it would have
+    assert marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"weight": torch.zeros(3)}, "does not hold the weights of inception-v3-compat"),
+        ([torch.zeros(3)], "no state_dict"),
+        ({"weight": 3}, "no state_dict"),
+    ],
+)
+def test_weights_of_something_else_are_refused(tmp_path: Path, state: object, message: str) -> None:
+    path = tmp_path / "other.pth"
+    torch.save(state, path)
+    with pytest.raises(UserError, match=message):
+        create("inception", tmp_path, path, CPU)
+
+
+def test_truncated_and_missing_weights_are_refused(random_weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "truncated.pth"
+    path.write_bytes(random_weights.read_bytes()[:10_000_000])
+    with pytest.raises(UserError, match=r"truncated\.pth is damaged"):
+        create("inception", tmp_path, path, CPU)
+    with pytest.raises(UserError, match="cannot be read"):
+        create("inception", tmp_path, tmp_path / "nothing.pth", CPU)
+
+
+def test_weights_are_not_for_the_digits_and_other_extractors_are_not_known(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Inception alone"):
+        create("digits", tmp_path, tmp_path / "file", CPU)
+    with pytest.raises(UserError, match="vgg is not known"):
+        create("vgg", tmp_path, None, CPU)

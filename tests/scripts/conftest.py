@@ -1,0 +1,67 @@
+"""A finished run for the scripts to work on, and the scripts as functions."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gan_lab.config import compose, resolved, run_directory
+from gan_lab.run import run
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """The directory of a run of three iterations on digits, judged at its end."""
+    config = compose(
+        [
+            "experiment=tiny",
+            "train.iterations=3",
+            "train.checkpoint_every=1",
+            "metrics.num_generated=60",
+            "tracker=local",
+            "device=cpu",
+            f"paths.data={data}",
+            f"paths.outputs={tmp_path_factory.mktemp('outputs')}",
+        ]
+    )
+    assert run(config).exit_status == 0
+    return run_directory(resolved(config))
+
+
+@pytest.fixture(scope="session")
+def last_row(finished: Path) -> dict[str, float]:
+    return json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def script() -> Callable[[str], Callable[[list[str]], int]]:
+    """The `main` of a script: takes its arguments, returns its exit status."""
+
+    def load(name: str) -> Callable[[list[str]], int]:
+        spec = importlib.util.spec_from_file_location(f"scripts_{name}", SCRIPTS / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.main
+
+    return load
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[[int], str]:
+    """Asserts that a script ended with status 2 and one sentence; returns the sentence."""
+
+    def check(status: int) -> str:
+        printed = capsys.readouterr()
+        assert status == 2
+        assert printed.out == ""
+        assert printed.err.startswith("error: ")
+        assert printed.err.count("\n") == 1
+        return printed.err
+
+    return check

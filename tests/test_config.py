@@ -1,0 +1,242 @@
+import copy
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gan_lab.config import CONFIGS, RANGES, check, compose, lookup, resolved, run_directory, run_id
+from gan_lab.errors import UserError
+
+AXES = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra")
+CHOICES = sorted((path.parent.name, path.stem) for axis in AXES for path in (CONFIGS / axis).glob("*.yaml"))
+
+# What people type, and tools rely on.
+DOCUMENTED = """
+    dataset arch arch.width norm norm.scale norm.gamma norm.n_power_iterations init loss
+    optimizer optimizer.g_lr optimizer.d_lr optimizer.n_dis metrics tracker.mode experiment seed fresh
+    train.iterations train.batch_size train.precision
+    train.log_every train.sample_every train.evaluate_every train.checkpoint_every
+    paths.data paths.outputs device
+"""
+
+
+@functools.cache  # nobody changes what it returns
+def config(*overrides: str) -> dict[str, Any]:
+    return resolved(compose(overrides))
+
+
+def place(*overrides: str) -> Path:
+    return run_directory(config("paths.outputs=/outputs", *overrides))
+
+
+def changed(base: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy of `base` with one value replaced, whatever the command line's grammar thinks of it."""
+    changed = copy.deepcopy(base)
+    *parents, last = key.split(".")
+    functools.reduce(lambda node, name: node[name], parents, changed)[last] = value
+    return changed
+
+
+def complaint(config: dict[str, Any]) -> str:
+    try:
+        check(config)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+# --- a run's directory
+
+
+def test_the_directory_names_the_axes_and_the_seed() -> None:
+    where = place("dataset=digits", "arch=dcgan", "norm=sn", "seed=7")
+    assert re.fullmatch(r"/outputs/digits/dcgan/sn/seed7-[0-9a-f]{8}", str(where))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "device=cpu",
+        "fresh=true",
+        "tracker=local",
+        "tracker=tensorboard",
+        "tracker.mode=offline",
+        "tracker.project=other",
+        "paths.data=/somewhere",
+        "train.log_every=7",
+        "train.sample_every=7",
+        "train.evaluate_every=7",
+        "train.checkpoint_every=7",
+        "train.keep_every=7",
+        "train.iterations=7",
+        "train.resident_gb=0",
+        "probes.every=7",
+        "probes.audit_every=7",
+        "metrics.batch_size=7",
+    ],
+)
+def test_what_cannot_change_the_result_does_not_move_the_run(override: str) -> None:
+    assert place(override) == place()
+
+
+def test_outputs_move_the_run_and_leave_its_id() -> None:
+    assert place("paths.outputs=/elsewhere").relative_to("/elsewhere") == place().relative_to("/outputs")
+
+
+def test_what_changes_the_result_moves_the_run() -> None:
+    overrides = [
+        "seed=1",
+        "norm=sn",
+        "norm.scale=1.3",
+        "norm.gamma=shared",
+        "norm.target=both",
+        "norm.n_power_iterations=2",
+        "init=xavier",
+        "arch=resnet",
+        "arch.width=0.5",
+        "arch.latent_dim=64",
+        "loss=wasserstein",
+        "penalty=r1",
+        "optimizer.g_lr=3e-4",
+        "optimizer.d_lr=3e-4",
+        "optimizer.d_betas=[0.5,0.9]",
+        "optimizer.n_dis=2",
+        "train.batch_size=32",
+        "train.g_batch_size=32",
+        "train.ema=0.99",
+        "metrics.num_generated=500",
+    ]
+    ids = {run_id(config(*override)) for override in [[], *([override] for override in overrides)]}
+    assert len(ids) == 1 + len(overrides)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("norm.scale=1", "norm.scale=1.0"),
+        ("optimizer.d_lr=1e-4", "optimizer.d_lr=0.0001"),
+        ("optimizer.d_betas=[0,0.9]", "optimizer.d_betas=[0.0,0.9]"),
+    ],
+)
+def test_a_number_s_spelling_does_not_move_the_run(one: str, other: str) -> None:
+    assert place(one) == place(other)
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize("key", sorted(RANGES))
+def test_values_out_of_range_are_refused_by_name(key: str) -> None:
+    kind, least, most = RANGES[key]
+    base = config("loss=wgan_gp", "norm=bssn")
+    wrong: list[Any] = [least - 1, most * 2, "many", True, float("nan"), float("inf"), [1]]
+    wrong += [1.5] if kind is int else []
+    for value in wrong:
+        with pytest.raises(UserError, match=f"^{re.escape(key)}="):
+            check(changed(base, key, value))
+
+
+@pytest.mark.parametrize("key", sorted(RANGES))
+def test_the_ends_of_a_range_belong_to_it(key: str) -> None:
+    kind, least, most = RANGES[key]
+    base = config("loss=wgan_gp", "norm=bssn")
+    for value in (least, most):
+        # Another rule may refuse it, e.g. because an architecture has no such image size.
+        assert "is not a" not in complaint(changed(base, key, kind(value)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["dataset.image_size=33"], "dataset.image_size=33"),
+        (["dataset=cifar10", "metrics=digits"], "metrics=digits"),
+        (["metrics.num_generated=5"], "metrics.is_splits=10"),
+        (["metrics.fid=false", "metrics.is=false"], "metrics.fid"),
+        (["metrics.fid=maybe"], "metrics.fid=maybe"),
+        (["loss=wgan_gp", "penalty=none"], "penalty=gradient_penalty"),
+        (["norm.gamma=each"], "norm.gamma=each"),
+        (["norm.target=critic"], "norm.target=critic"),
+        (["tracker.mode=loud"], "tracker.mode=loud"),
+        (["train.precision=fp4"], "train.precision=fp4"),
+        (["train.on_divergence=pray"], "train.on_divergence=pray"),
+        (["optimizer.decay=cosine"], "optimizer.decay=cosine"),
+        (["device=tpu"], "device=tpu"),
+        (["fresh=no"], "fresh=no"),
+        (["train.channels_last=maybe"], "train.channels_last=maybe"),
+    ],
+)
+def test_combinations_that_make_no_sense_are_refused(overrides: list[str], named: str) -> None:
+    with pytest.raises(UserError, match=re.escape(named)):
+        check(config(*overrides))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "seed",
+        "arch.width",
+        "norm.scale",
+        "norm.n_power_iterations",
+        "optimizer.g_lr",
+        "optimizer.n_dis",
+        "train.iterations",
+        "train.batch_size",
+        "train.log_every",
+        "train.ema",
+        "probes.every",
+        "norm.gamma",
+        "paths.data",
+        "paths.outputs",
+    ],
+)
+def test_null_is_refused_where_a_value_is_needed(key: str) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(key)}"):
+        check(changed(config(), key, None))
+
+
+@pytest.mark.parametrize("key", ["metrics.num_fid", "metrics.num_real", "metrics.num_kid_prc"])
+def test_null_stands_for_all_images(key: str) -> None:
+    check(changed(config(), key, None))
+
+
+def test_a_missing_value_is_named() -> None:
+    with pytest.raises(UserError, match=r"dataset\.path has no value"):
+        config("dataset=folder")
+
+
+def test_an_interpolation_to_nowhere_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="cannot be resolved") as refused:
+        config("arch.width=${no.such.key}")
+    assert "\n" not in str(refused.value)
+
+
+# --- the folder configs/
+
+
+@pytest.mark.parametrize("key", DOCUMENTED.split())
+def test_documented_keys_exist(key: str) -> None:
+    if key in AXES:
+        assert (CONFIGS / key).is_dir()
+    else:
+        assert lookup(config(), key) is not None
+
+
+@pytest.mark.parametrize(("axis", "choice"), CHOICES)
+def test_every_choice_composes_under_its_own_name(axis: str, choice: str) -> None:
+    cfg = compose([f"{axis}={choice}"])
+    if axis != "experiment":
+        assert cfg[axis].name == choice
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_begins_by_saying_what_it_is(path: Path) -> None:
+    comments = [line for line in path.read_text(encoding="utf-8").splitlines()[:2] if line.startswith("# ")]
+    assert [line for line in comments if "@package" not in line]
+
+
+def test_a_folder_of_the_user_s_own_choices_is_found(tmp_path: Path) -> None:
+    (tmp_path / "norm").mkdir()
+    (tmp_path / "norm" / "mine.yaml").write_text("# Mine.\nname: mine\nestimator: null\n")
+    assert compose(["norm=mine"], config_dir=tmp_path).norm.name == "mine"

@@ -1,0 +1,311 @@
+"""Every preset of the paper: its numbers against the reference's, a step of it, its row in docs/paper.md."""
+
+import functools
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from torch.utils.flop_counter import FlopCounterMode
+
+from gan_lab.config import CONFIGS, check, compose, resolved, run_directory
+from gan_lab.parts import build
+from gan_lab.run import run
+from gan_lab.run_directory import FINISHED, RunDirectory
+
+ROOT = CONFIGS.parent
+PRESETS = sorted(path.stem for path in (CONFIGS / "experiment/paper").glob("*.yaml"))
+DATASETS = ("cifar10", "stl10", "celeba", "imagenet")
+CNN_DATASETS = DATASETS[:3]
+SWEEPS = ("norms", "scale", "lr", "ndis5", "gamma", "gamma_ndis5", "strict")
+
+# One step of a small network on a few images of noise, on the CPU, without judging.
+SMALL = (
+    "dataset.prepare._target_=stand_in.prepare",
+    "arch.width=0.015625",
+    "train.iterations=1",
+    "train.batch_size=2",
+    "train.g_batch_size=3",
+    "metrics=none",
+    "tracker=local",
+    "device=cpu",
+)
+
+WIDE_GRID = [0.7, 0.8, 0.9, 1.0, *(round(1.2 + 0.2 * step, 1) for step in range(15))]  # to 4.0
+NARROW_GRID = [0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6]
+
+
+@pytest.fixture
+def small(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    data = tmp_path_factory.getbasetemp() / "noise"
+    return [*SMALL, f"paths.data={data}", f"paths.outputs={tmp_path}/outputs"]
+
+
+@functools.cache
+def sweep(name: str) -> dict[str, str]:
+    """The sweeper's parameters of a preset."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = hydra_compose("train", [f"experiment=paper/{name}"], return_hydra_config=True)
+    return {str(key): str(value) for key, value in cfg.hydra.sweeper.params.items()}
+
+
+def jobs(name: str) -> list[list[str]]:
+    """The overrides of each run that `-m experiment=paper/<name>` launches, as Hydra itself splits them."""
+    parsed = OverridesParser.create().parse_overrides(
+        [f"{key}={value}" for key, value in sweep(name).items()]
+    )
+    (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return batch
+
+
+def values(name: str, key: str) -> list[float]:
+    return [float(value) for value in sweep(name)[key].split(",")]
+
+
+@functools.cache
+def config(name: str, *overrides: str) -> dict[str, Any]:
+    return resolved(compose([f"experiment=paper/{name}", *overrides]))
+
+
+# --- the reference's numbers
+
+
+def test_every_sweep_of_the_reference_is_there() -> None:
+    cnn = {f"{dataset}_{kind}" for dataset in CNN_DATASETS for kind in SWEEPS}
+    assert set(PRESETS) == {*DATASETS, *cnn, "imagenet_norms", "imagenet_scale"}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "size", "iterations"),
+    [("cifar10", 32, 400_000), ("stl10", 48, 800_000), ("celeba", 64, 400_000)],
+)
+def test_cnn_settings(dataset: str, size: int, iterations: int) -> None:
+    found = config(dataset)
+    assert (found["dataset"]["name"], found["dataset"]["image_size"]) == (dataset, size)
+    assert (found["arch"]["name"], found["arch"]["width"], found["arch"]["latent_dim"]) == ("dcgan", 1.0, 128)
+    assert (found["init"]["name"], found["loss"]["name"], found["penalty"]["name"]) == (
+        "normal",
+        "hinge",
+        "none",
+    )
+    optimizer, train = found["optimizer"], found["train"]
+    assert (optimizer["g_lr"], optimizer["d_lr"], optimizer["n_dis"]) == (1e-4, 1e-4, 1)
+    assert optimizer["g_betas"] == optimizer["d_betas"] == [0.5, 0.999]
+    assert (optimizer["decay"], train["ema"]) == ("none", 0)
+    assert (train["iterations"], train["batch_size"], train["g_batch_size"]) == (iterations, 64, 64)
+    assert (train["evaluate_every"], train["sample_every"]) == (10_000, 200)
+    assert (train["checkpoint_every"], train["keep_every"]) == (10_000, 100_000)
+    assert found["metrics"]["name"] == "paper"
+
+
+def test_imagenet_settings() -> None:
+    found = config("imagenet")
+    assert (found["dataset"]["name"], found["dataset"]["image_size"]) == ("imagenet", 128)
+    assert (found["arch"]["name"], found["arch"]["width"], found["arch"]["latent_dim"]) == (
+        "resnet",
+        1.0,
+        128,
+    )
+    assert (found["init"]["name"], found["loss"]["name"]) == ("resnet", "hinge")
+    optimizer, train = found["optimizer"], found["train"]
+    assert (optimizer["g_lr"], optimizer["d_lr"], optimizer["n_dis"]) == (2e-4, 2e-4, 5)
+    assert optimizer["g_betas"] == optimizer["d_betas"] == [0.0, 0.9]
+    assert (train["iterations"], train["batch_size"], train["g_batch_size"]) == (500_000, 16, 32)
+    assert (train["keep_every"], train["ema"]) == (50_000, 0)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_seeds(name: str) -> None:
+    assert values(name, "seed") == list(range(3 if name.startswith("imagenet") else 5))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "grid"),
+    [
+        ("cifar10", WIDE_GRID),
+        ("stl10", NARROW_GRID),
+        ("celeba", NARROW_GRID),
+        ("imagenet", [1.0, 1.2, 1.4, 1.6]),
+    ],
+)
+def test_scale_grids(dataset: str, grid: list[float]) -> None:
+    assert values(f"{dataset}_scale", "norm.scale") == grid
+    assert sweep(f"{dataset}_scale")["norm"] == "ssn,bssn"
+
+
+@pytest.mark.parametrize("dataset", CNN_DATASETS)
+def test_variants_of_the_cnn(dataset: str) -> None:
+    """What each sweep holds fixed and what it varies, beside the seeds."""
+    rates = {"optimizer.g_lr": "0.0001,0.0002", "optimizer.d_lr": "0.0001,0.0002"}
+    varied = {
+        "lr": {"norm": "sn,bsn", **rates},
+        "ndis5": {"norm": "sn,bsn"},
+        "gamma": {"norm.gamma": "shared,per_layer", **rates},
+        "gamma_ndis5": {"norm.gamma": "shared,per_layer"},
+        "norms": {"norm": "none,sn,ssn,bsn,bssn,strict_sn"},
+    }
+    for kind, expected in varied.items():
+        found = {key: value for key, value in sweep(f"{dataset}_{kind}").items() if key != "seed"}
+        number = re.compile(r"\d\.\de-\d+")
+        assert {
+            key: number.sub(lambda match: f"{float(match[0])}", value) for key, value in found.items()
+        } == expected, kind
+    assert values(f"{dataset}_strict", "norm.scale") == WIDE_GRID
+    assert config(f"{dataset}_strict")["norm"]["name"] == "strict_sn"
+
+    for kind in ("ndis5", "gamma_ndis5"):
+        found = config(f"{dataset}_{kind}")
+        assert (found["optimizer"]["n_dis"], found["train"]["iterations"]) == (5, 400_000)
+        assert found["optimizer"]["g_betas"] == found["optimizer"]["d_betas"] == [0.5, 0.9]
+        assert found["optimizer"]["g_lr"] == found["optimizer"]["d_lr"] == 1e-4
+    for kind in ("gamma", "gamma_ndis5"):
+        found = config(f"{dataset}_{kind}", "norm.gamma=shared")
+        assert (found["loss"]["name"], found["penalty"]["coefficient"]) == ("wgan_gp", 10)
+        assert (found["norm"]["name"], found["norm"]["scale"]) == ("sn", 1.0)
+
+
+# --- composing, building, one step
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_one_step(name: str, small: list[str], tmp_path: Path) -> None:
+    """The first run of the sweep trains a step; the last composes to another, valid one."""
+    first, *_, last = jobs(name)
+    cfg = compose([f"experiment=paper/{name}", *first, *small])
+    assert run(cfg).exit_status == 0
+    directory = RunDirectory(run_directory(resolved(cfg)))
+    dataset = name.split("_")[0]
+    assert directory.root.is_relative_to(tmp_path / "outputs" / dataset)
+    assert directory.read_status()["state"] == FINISHED
+    assert directory.generator.exists()
+
+    other = config(name, *last, *small)
+    check(other)
+    assert run_directory(other) != directory.root
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_one_step_of_a_dataset_with_its_own_defaults(dataset: str, small: list[str]) -> None:
+    assert run(compose(["norm=bssn", f"dataset={dataset}", *small])).exit_status == 0
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_full_size_networks_fit_each_other(dataset: str) -> None:
+    found = config(dataset)
+    with torch.device("meta"):
+        generator = build(found["arch"]["generator"], "arch")
+        discriminator = build(found["arch"]["discriminator"], "arch")
+        images = generator(torch.empty(2, found["arch"]["latent_dim"]))
+    size = found["dataset"]["image_size"]
+    assert images.shape == (2, 3, size, size)
+    assert discriminator(images).shape == (2,)
+
+
+def test_train_py_launches_a_preset_whole(
+    small: list[str], tmp_path: Path, train_py: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten runs by one command, each in its own directory."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    launched = train_py("-m", "experiment=paper/cifar10_ndis5", *small)
+    assert launched.returncode == 0, launched.stderr
+    folder = tmp_path / "outputs/cifar10/dcgan"
+    found = [(path.parent.name, path.name.split("-")[0]) for path in sorted(folder.glob("*/seed*"))]
+    assert found == [(norm, f"seed{seed}") for norm, seed in itertools.product(["bsn", "sn"], range(5))]
+    assert all(RunDirectory(path).read_status()["state"] == FINISHED for path in folder.glob("*/seed*"))
+
+
+# --- docs/paper.md
+
+INCEPTION_GFLOP = 11.4  # one image of 299 pixels
+SUSTAINED = 7.8e12  # FLOP/s that the estimate assumes
+
+
+def table() -> dict[str, dict[str, str]]:
+    """The rows of the document's table by preset."""
+    rows = {}
+    for line in (ROOT / "docs/paper.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if match := re.fullmatch(
+            r"`python train.py -m experiment=paper/(\w+)`", cells[1] if cells[1:] else ""
+        ):
+            assert match[1] not in rows
+            rows[match[1]] = dict(
+                zip(("what", "command", "runs", "each", "all", "where"), cells, strict=True)
+            )
+    return rows
+
+
+@functools.cache
+def gflop(name: str) -> tuple[float, float]:
+    """Floating-point operations (GFLOP) of one iteration of a preset, and of one generated image."""
+    found = config(name)
+    size, train = found["dataset"]["image_size"], found["train"]
+    with torch.device("meta"):
+        generator = build(found["arch"]["generator"], "arch")
+        discriminator = build(found["arch"]["discriminator"], "arch")
+        latents = torch.empty(train["batch_size"], found["arch"]["latent_dim"])
+        real = torch.empty(train["batch_size"], 3, size, size)
+        g_latents = torch.empty(train["g_batch_size"], found["arch"]["latent_dim"])
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        fake = generator(latents)
+    sample = counter.get_total_flops() / train["batch_size"]
+    with FlopCounterMode(display=False) as counter:
+        loss = discriminator(real).mean() + discriminator(fake).mean()
+        if found["penalty"]["name"] == "gradient_penalty":
+            between = torch.lerp(real, fake, 0.5).requires_grad_().clone()  # the counter refuses leaves
+            (slope,) = torch.autograd.grad(discriminator(between).sum(), between, create_graph=True)
+            loss = loss + slope.square().sum()
+        loss.backward()
+    d_step = counter.get_total_flops() + sample * train["batch_size"]
+    discriminator.requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
+        discriminator(generator(g_latents)).mean().backward()
+    iteration = found["optimizer"]["n_dis"] * d_step + counter.get_total_flops()
+    return iteration / 1e9, sample / 1e9
+
+
+def hours(name: str) -> float:
+    """GPU hours of one run by the document's formula."""
+    iteration, sample = gflop(name)
+    found = config(name)
+    train = found["train"]
+    evaluations = train["iterations"] // train["evaluate_every"]
+    judged = evaluations * found["metrics"]["num_generated"] * (sample + INCEPTION_GFLOP)
+    return (train["iterations"] * iteration + judged) * 1e9 / SUSTAINED / 3600
+
+
+def test_the_document_lists_every_preset_and_no_other() -> None:
+    assert sorted(table()) == PRESETS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_document_s_row(name: str) -> None:
+    row, launched = table()[name], jobs(name)
+    assert int(row["runs"]) == len(launched)
+    each = hours(name)
+    assert float(row["each"]) == pytest.approx(each, abs=0.06)
+    assert float(row["all"].replace(",", "")) == pytest.approx(each * len(launched), rel=0.01, abs=1)
+    swept = sweep(name).get("norm", config(name)["norm"]["name"])
+    norms = re.sub(r"^(.*,.*)$", r"{\1}", swept)
+    base = f"outputs/{name.split('_')[0]}/{config(name)['arch']['name']}"
+    seeds = sweep(name)["seed"].replace(",", "")
+    assert row["where"] == f"`{base}/{norms}/seed[{seeds[0]}-{seeds[-1]}]-*`"
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_the_document_s_operations(dataset: str) -> None:
+    """The second table: an iteration of each setting, and a generated image."""
+    lines = (ROOT / "docs/paper.md").read_text(encoding="utf-8").splitlines()
+    label = {"cifar10": "CNN 32", "stl10": "CNN 48", "celeba": "CNN 64", "imagenet": "ResNet 128"}[dataset]
+    (line,) = [line for line in lines if label in line and line.startswith("|")]
+    cells = [float(cell.replace(",", "")) for cell in line.strip("|").split("|")[1:] if cell.strip()]
+    kinds = ("", "_gamma", "_ndis5", "_gamma_ndis5") if dataset in CNN_DATASETS else ("",)
+    expected = [gflop(f"{dataset}{kind}")[0] for kind in kinds] + [gflop(dataset)[1]]
+    assert cells == pytest.approx(expected, rel=0.02)

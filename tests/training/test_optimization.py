@@ -1,0 +1,229 @@
+"""What an update does, through the whole program: penalties, batch sizes, decays, the moving average."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from gan_lab import parts
+from gan_lab.config import compose, resolved, run_directory, run_id
+from gan_lab.data import Batches
+from gan_lab.parts import build_networks
+from gan_lab.run import run
+from gan_lab.training.samples import generate, write_grid
+
+
+@pytest.fixture
+def base(tiny: list[str]) -> list[str]:
+    return [*tiny, "probes.every=0", "train.log_every=1"]
+
+
+def train(overrides: list[str]) -> Path:
+    """Run to the end; returns the run's directory."""
+    cfg = compose(overrides)
+    assert run(cfg).exit_status == 0
+    return run_directory(resolved(cfg))
+
+
+def rows(directory: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def last_checkpoint(directory: Path) -> dict[str, Any]:
+    return torch.load(max((directory / "checkpoints").glob("*.pt")), weights_only=True)
+
+
+def identity(*overrides: str) -> str:
+    return run_id(resolved(compose(["experiment=tiny", *overrides])))
+
+
+# --- penalties and losses
+
+
+@pytest.mark.parametrize("choice", ["penalty=r1", "penalty=gradient_penalty", "loss=wgan_gp"])
+def test_the_penalty_is_a_logged_term_of_the_loss(base: list[str], choice: str) -> None:
+    for row in rows(train([*base, choice, "train.iterations=3"])):
+        assert row["loss/penalty"] > 0
+        total = row["loss/d_real"] + row["loss/d_fake"] + row["loss/penalty"]
+        assert row["loss/d"] == pytest.approx(total, rel=1e-5)
+
+
+def test_without_a_penalty_there_is_none_in_the_log(base: list[str]) -> None:
+    row = rows(train([*base, "train.iterations=1"]))[0]
+    assert "loss/penalty" not in row
+    assert row["loss/d"] == pytest.approx(row["loss/d_real"] + row["loss/d_fake"], rel=1e-6)
+
+
+def test_probing_does_not_change_a_run_with_a_penalty(base: list[str], tmp_path: Path) -> None:
+    chosen = [*base, "loss=wgan_gp", "norm=bssn", "train.iterations=4"]
+    quiet = train(chosen)
+    probed = train([*chosen, "probes.every=1", f"paths.outputs={tmp_path}/probed"])
+    assert "slope/real_mean" in rows(probed)[0]
+    assert (quiet / "generator.safetensors").read_bytes() == (probed / "generator.safetensors").read_bytes()
+
+
+def test_wgan_gp_is_wasserstein_with_the_gradient_penalty() -> None:
+    config = resolved(compose(["loss=wgan_gp"]))
+    assert config["loss"]["_target_"] == "gan_lab.losses.Wasserstein"
+    assert config["penalty"]["name"] == "gradient_penalty"
+    assert config["penalty"]["coefficient"] == 10
+
+
+def test_wgan_gp_without_its_penalty_is_refused(base: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(compose([*base, "loss=wgan_gp", "penalty=r1"])).exit_status == 2
+    assert "take loss=wasserstein" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("penalty", ["none", "gradient_penalty", "r1"])
+@pytest.mark.parametrize("loss", ["hinge", "nonsaturating", "wasserstein"])
+def test_a_discriminator_against_a_resting_generator_learns(base: list[str], loss: str, penalty: str) -> None:
+    chosen = ["optimizer.g_lr=0", "optimizer.d_lr=1e-3", "init=xavier", "norm=sn", "train.iterations=12"]
+    losses = [row["loss/d"] for row in rows(train([*base, f"loss={loss}", f"penalty={penalty}", *chosen]))]
+    assert sum(losses[-3:]) < sum(losses[:3])
+
+
+# --- optimizers
+
+
+def test_optimizers_have_the_reference_s_numbers() -> None:
+    """(lr of G, lr of D, betas of G, betas of D, D updates for one of G)."""
+    table = {
+        "adam": (1e-4, 1e-4, [0.5, 0.999], [0.5, 0.999], 1),
+        "adam_ndis5": (1e-4, 1e-4, [0.5, 0.9], [0.5, 0.9], 5),
+        "sngan": (2e-4, 2e-4, [0.0, 0.9], [0.0, 0.9], 5),
+        "ttur": (1e-4, 3e-4, [0.5, 0.9], [0.5, 0.9], 1),
+    }
+    for name, expected in table.items():
+        node = resolved(compose([f"optimizer={name}"]))["optimizer"]
+        assert node["name"] == name
+        assert node["decay"] == "none"
+        g, d = node["generator"], node["discriminator"]
+        assert (g["lr"], d["lr"], g["betas"], d["betas"], node["n_dis"]) == expected
+
+
+def test_linear_decay_reaches_zero_after_the_last_iteration(base: list[str]) -> None:
+    chosen = ["optimizer.g_lr=2e-4", "optimizer.d_lr=8e-4", "train.iterations=5", "train.checkpoint_every=1"]
+    directory = train([*base, *chosen, "optimizer.decay=linear", "train.keep_every=1"])
+    for path in sorted((directory / "checkpoints").glob("*.pt")):
+        state = torch.load(path, weights_only=True)
+        left = 1 - state["iteration"] / 5
+        assert state["g_optimizer"]["param_groups"][0]["lr"] == pytest.approx(2e-4 * left)
+        assert state["d_optimizer"]["param_groups"][0]["lr"] == pytest.approx(8e-4 * left)
+    constant = last_checkpoint(train([*base, *chosen]))
+    assert constant["g_optimizer"]["param_groups"][0]["lr"] == 2e-4
+
+
+def test_iterations_are_part_of_the_identity_only_under_decay() -> None:
+    assert identity("train.iterations=5") == identity("train.iterations=6")
+    decaying = [identity("optimizer.decay=linear", f"train.iterations={n}") for n in (5, 6)]
+    assert decaying[0] != decaying[1]
+
+
+def test_an_unknown_decay_is_refused(base: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(compose([*base, "optimizer.decay=cosine"])).exit_status == 2
+    assert "none, linear" in capsys.readouterr().err
+
+
+# --- batch sizes
+
+
+def test_each_network_s_update_has_its_own_batch_size(
+    base: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[tuple[str, int]] = []
+
+    def watched(*arguments: Any) -> Any:
+        generator, discriminator = build_networks(*arguments)
+        generator.register_forward_hook(lambda module, inputs, _: sizes.append(("G", len(inputs[0]))))
+        discriminator.register_forward_hook(lambda module, inputs, _: sizes.append(("D", len(inputs[0]))))
+        return generator, discriminator
+
+    monkeypatch.setattr(parts, "build_networks", watched)
+    chosen = ["train.batch_size=3", "train.g_batch_size=7", "optimizer.n_dis=2", "train.iterations=1"]
+    train([*base, *chosen, "norm=none", "train.sample_every=0"])
+    discriminator_update = [("G", 3), ("D", 3), ("D", 3)]
+    assert sizes[:8] == [*discriminator_update, *discriminator_update, ("G", 7), ("D", 7)]
+
+
+def test_the_generator_s_batch_follows_the_discriminator_s() -> None:
+    config = resolved(compose(["train.batch_size=9"]))
+    assert config["train"]["g_batch_size"] == 9
+
+
+# --- moving average
+
+
+def test_the_average_is_sampled_and_written(base: list[str], tmp_path: Path) -> None:
+    overrides = [*base, "train.ema=0.8", "train.iterations=4"]
+    directory = train(overrides)
+    state = last_checkpoint(directory)
+    written = load_file(directory / "generator.safetensors")
+    assert written.keys() == state["ema"].keys()
+    assert all(torch.equal(written[name], state["ema"][name]) for name in written)
+    assert not torch.equal(written["linear.weight"], state["generator"]["linear.weight"])
+
+    config = resolved(compose(overrides))
+    generator, _ = build_networks(config, torch.device("cpu"))
+    generator.load_state_dict(state["ema"])
+    grid = generate(generator, config["arch"]["latent_dim"], config["seed"], "samples", 0, 100)
+    expected = write_grid(tmp_path / "expected.png", grid)
+    sampled = max((directory / "samples").glob("*.png"))
+    assert Image.open(sampled).tobytes() == Image.open(expected).tobytes()
+
+
+def test_without_an_average_the_generator_itself_is_written(base: list[str]) -> None:
+    directory = train([*base, "train.iterations=2"])
+    state = last_checkpoint(directory)
+    assert "ema" not in state
+    written = load_file(directory / "generator.safetensors")
+    assert all(torch.equal(written[name], state["generator"][name]) for name in written)
+
+
+def test_averaging_does_not_change_the_training(base: list[str]) -> None:
+    plain = last_checkpoint(train([*base, "train.iterations=3"]))
+    averaged = last_checkpoint(train([*base, "train.iterations=3", "train.ema=0.9"]))
+    for part in ("generator", "discriminator"):
+        assert all(torch.equal(plain[part][name], averaged[part][name]) for name in plain[part])
+
+
+# --- all of it, stopped and resumed
+
+
+def test_resuming_is_exact_with_everything_on(
+    base: list[str], tmp_path: Path, recorded: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = [
+        "loss=wgan_gp",
+        "optimizer=adam_ndis5",
+        "optimizer.n_dis=2",
+        "optimizer.decay=linear",
+        "train.ema=0.9",
+        "train.g_batch_size=5",
+        "train.iterations=6",
+    ]
+    undisturbed = train([*base, *chosen])
+    stopped = [*base, *chosen, f"paths.outputs={tmp_path}/stopped"]
+
+    draw = Batches.draw
+
+    def draw_and_stop(self: Batches, iteration: int, step: int) -> torch.Tensor:
+        if iteration in (2, 5) and step == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return draw(self, iteration, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "draw", draw_and_stop)
+        assert [run(compose(stopped)).exit_status for _ in range(2)] == [4, 4]
+    resumed = train(stopped)
+
+    assert [row["iteration"] for row in recorded(resumed)] == [1, 2, 3, 4, 5, 6]
+    assert recorded(resumed) == recorded(undisturbed)
+    for name in ("generator.safetensors", "samples/00000006.png"):
+        assert (resumed / name).read_bytes() == (undisturbed / name).read_bytes(), name
