@@ -137,8 +137,8 @@ def _check_combinations(config: dict[str, Any]) -> None:
     if sizes and size not in sizes:
         known = ", ".join(map(str, sizes))
         raise UserError(
-            f"arch={config['arch']['name']} has no shape for dataset.image_size={size}: take one of {known}, or "
-            "another arch"
+            f"arch={config['arch']['name']} has no shape for dataset.image_size={size}: take one of {known}, "
+            "or another arch"
         )
     check_metrics(config)
     loss, penalty = config["loss"]["name"], config["penalty"]["name"]

@@ -46,15 +46,16 @@ def fingerprint(raw: Path) -> str:
     with readable(raw):
         if raw.is_dir():
             for name in list_images(raw):
-                facts = (raw / name).stat()
+                file = raw / name
+                facts = file.stat() if file.exists() else file.lstat()  # a link can point nowhere
                 digest.update(f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
             return digest.hexdigest()[:16]
-        with raw.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
+        with raw.open("rb") as archive:
+            size = archive.seek(0, os.SEEK_END)
             digest.update(f"{size}\n".encode())
             for position in (0, max(size - EDGE, 0)):
-                file.seek(position)
-                digest.update(file.read(EDGE))
+                archive.seek(position)
+                digest.update(archive.read(EDGE))
     return digest.hexdigest()[:16]
 
 

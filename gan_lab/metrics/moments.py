@@ -16,8 +16,8 @@ class Moments:
     def __init__(self) -> None:
         self._waiting: list[Tensor] = []
         self._count = 0
-        self._mean: Tensor | None = None  # [F]
-        self._scatter: Tensor | None = None  # [F, F], the sum of (x - mean)(x - mean)^T
+        self._mean = np.zeros(0)  # [F]
+        self._scatter = np.zeros((0, 0))  # [F, F], the sum of (x - mean)(x - mean)^T
 
     def add(self, features: Tensor) -> None:
         """Take in vectors `[B, F]`; B may be 0."""
@@ -28,24 +28,24 @@ class Moments:
     def statistics(self) -> dict[str, np.ndarray]:
         """What torch-fidelity's FID takes: `mu [F]` and unbiased `sigma [F, F]`, of at least two vectors."""
         self._merge()
-        if self._count < 2 or self._mean is None or self._scatter is None:
+        if self._count < 2:
             raise ValueError(f"a covariance needs at least two vectors, not {self._count}")
-        return {"mu": self._mean.numpy(), "sigma": (self._scatter / (self._count - 1)).numpy()}
+        return {"mu": self._mean, "sigma": self._scatter / (self._count - 1)}
 
     def _merge(self) -> None:
-        block = torch.cat(self._waiting).double() if self._waiting else torch.empty(0)
+        block = torch.cat(self._waiting).double().numpy() if self._waiting else np.zeros((0, 0))
         self._waiting = []
         count = len(block)
         if not count:
             return
-        mean = block.mean(dim=0)
-        centred = block - mean
-        scatter = centred.T @ centred
-        if self._mean is None or self._scatter is None:
+        mean = block.mean(axis=0)
+        block -= mean
+        scatter = block.T @ block
+        if not self._count:
             self._count, self._mean, self._scatter = count, mean, scatter
             return
         total = self._count + count
         shift = mean - self._mean
-        self._scatter += scatter.addr_(shift, shift, alpha=self._count * count / total)
+        self._scatter += scatter + np.outer(shift, shift) * (self._count * count / total)
         self._mean = self._mean + shift * (count / total)
         self._count = total

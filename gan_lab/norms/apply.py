@@ -204,6 +204,9 @@ def remove(network: nn.Module) -> list[str]:
     for name, layer, norm in list(normalized_layers(network)):
         norm.eval()
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        # PyTorch puts it last; an optimizer's state goes by the order.
+        weight = layer._parameters.pop("weight")
+        layer._parameters = {"weight": weight, **layer._parameters}
         for key, hook in list(layer._forward_pre_hooks.items()):
             if isinstance(hook, _InputSizeCheck):
                 del layer._forward_pre_hooks[key]

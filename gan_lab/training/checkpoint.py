@@ -34,8 +34,8 @@ def save(folder: Path, iteration: int, state: dict[str, Any], keep_every: int) -
     write_text(_checksum(path), "".join(f"{valid}\n" for valid in (digest, replaced) if valid))
     with replacing(path) as temporary:
         temporary.write_bytes(content)
-    if _proved_digest(path) != digest:
-        raise OSError(f"the checkpoint {path} reads differently from what was written")
+        if _digest(temporary) != digest:
+            raise OSError(f"the checkpoint {path} reads differently from what was written")
     rolling = [old for old in _newest_first(folder) if int(old.stem) % keep_every]
     for old in rolling[KEEP_ROLLING:]:
         old.unlink()
@@ -92,11 +92,15 @@ def _checksum(path: Path) -> Path:
 def _proved_digest(path: Path) -> str | None:
     """The SHA-256 of a checkpoint's content; None where it cannot be read or is not what was written."""
     try:
-        with path.open("rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
-        return actual if actual in _checksum(path).read_text().split() else None
+        digest = _digest(path)
+        return digest if digest in _checksum(path).read_text().split() else None
     except (OSError, UnicodeDecodeError):
         return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _newest_first(folder: Path) -> list[Path]:

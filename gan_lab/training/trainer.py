@@ -329,7 +329,11 @@ class Trainer:
 
     def write_generator(self, path: Path) -> None:
         """Write the generator's weights as safetensors."""
-        tensors = {name: tensor.contiguous() for name, tensor in self.judged.state_dict().items()}
+        # Copies, because safetensors refuses what layers share, such as one γ.
+        tensors = {
+            name: tensor.clone(memory_format=torch.contiguous_format)
+            for name, tensor in self.judged.state_dict().items()
+        }
         with replacing(path) as temporary:
             temporary.write_bytes(to_safetensors(tensors))  # its own writer raises no OSError on a full disk
 

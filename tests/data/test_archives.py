@@ -1,10 +1,14 @@
-"""Published archives: found, fetched, verified, and refused with one sentence where they are something else."""
+"""Published archives: found, fetched, verified, and refused with one sentence where they are other ones."""
 
 import dataclasses
+import functools
 import hashlib
 import io
 import tarfile
+import threading
 import zipfile
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 
@@ -73,13 +77,14 @@ def test_the_published_archive_is_taken_and_then_not_needed_any_more(
 ) -> None:
     module, path = DATASETS[dataset], make(dataset, tmp_path)
     images = len(module.prepare(tmp_path, verify=False).images)
-    facts = {"md5": hashlib.md5(path.read_bytes()).hexdigest(), "images": images}
+    content = path.read_bytes()
+    facts = {"md5": hashlib.md5(content).hexdigest(), "images": images}
     monkeypatch.setattr(module, "PUBLISHED", dataclasses.replace(module.PUBLISHED, **facts))
     array = module.prepare(tmp_path)
     path.unlink()
     assert module.prepare(tmp_path).fingerprint == array.fingerprint
 
-    make(dataset, tmp_path)
+    path.write_bytes(content)
     monkeypatch.setattr(module, "PUBLISHED", dataclasses.replace(module.PUBLISHED, images=images + 1))
     assert f"holds {images} images, not {images + 1}" in sentence(module, tmp_path)
 
@@ -111,9 +116,30 @@ def test_what_to_get_and_where_to_put_it_is_said(
     assert ("Too many users have viewed or downloaded" in said) == (published.url is not None)
 
 
-def test_a_download_is_verified_and_arrives_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[str]:
+    """The address of a web server of the folder `host`."""
+    folder = tmp_path / "host"
+    folder.mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_download_is_verified_and_arrives_whole(
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = make("cifar10", tmp_path / "host")
-    facts = {"md5": hashlib.md5(source.read_bytes()).hexdigest(), "images": 60, "url": source.as_uri()}
+    md5 = hashlib.md5(source.read_bytes()).hexdigest()
+    facts = {"md5": md5, "images": 60, "url": f"{host}/{source.name}"}
     monkeypatch.setattr(cifar10, "PUBLISHED", dataclasses.replace(cifar10.PUBLISHED, **facts))
     root = tmp_path / "data"
     assert len(cifar10.prepare(root).images) == 60

@@ -1,6 +1,6 @@
 """A user's folder: every image in it, once, in order; a change in it makes another array."""
 
-import os
+import json
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +33,8 @@ def test_all_images_are_taken_in_the_order_of_their_paths(images: Path, tmp_path
     assert array.images.shape == (5, 3, 32, 32)
     order = ["a.png", "b/deep/one.JPG", "b/two.jpeg", "c.webp", "z.gif"]
     for name, ours in zip(order, array.images, strict=True):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         alone = tmp_path / "alone" / name
-        alone.parent.mkdir(parents=True)
+        alone.parent.mkdir(parents=True, exist_ok=True)
         alone.write_bytes((images / name).read_bytes())
         single = folder.prepare(tmp_path / "data", str(tmp_path / "alone"), image_size=32)
         assert np.array_equal(single.images, ours[None])
@@ -72,11 +71,11 @@ def test_a_folder_without_images_is_refused(tmp_path: Path, place: str) -> None:
     (tmp_path / "file.png").write_bytes(b"")
     with pytest.raises(UserError, match=place):
         folder.prepare(tmp_path / "data", str(tmp_path / place))
-    assert not list((tmp_path / "data").glob("*")) if (tmp_path / "data").exists() else True
+    assert not list(tmp_path.glob("data/*"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_an_unreadable_image_counts_as_damaged(images: Path, tmp_path: Path) -> None:
-    (images / "a.png").chmod(0)
-    array = folder.prepare(tmp_path / "data", str(images), max_damaged=0.5)
-    assert array.metadata["damaged"] == 1
+    (images / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    array = folder.prepare(tmp_path / "data", str(images), max_damaged=0.2)
+    assert len(array.images) == 5
+    assert "No such file" in json.loads(array.path.with_suffix(".damaged.json").read_text())["gone.png"]

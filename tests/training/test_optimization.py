@@ -186,6 +186,18 @@ def test_without_an_average_the_generator_itself_is_written(base: list[str]) -> 
     assert all(torch.equal(written[name], state["generator"][name]) for name in written)
 
 
+def test_a_normalized_generator_is_averaged_and_loads_again(base: list[str]) -> None:
+    """One γ for all layers, which safetensors would refuse to write as it is."""
+    overrides = [*base, "norm.target=both", "norm.gamma=shared", "train.ema=0.8", "train.iterations=2"]
+    directory = train(overrides)
+    generator, _ = build_networks(resolved(compose(overrides)), torch.device("cpu"))
+    written = load_file(directory / "generator.safetensors")
+    generator.load_state_dict(written)
+    assert torch.equal(
+        generator.state_dict()["linear.bias"], last_checkpoint(directory)["ema"]["linear.bias"]
+    )
+
+
 def test_averaging_does_not_change_the_training(base: list[str]) -> None:
     plain = last_checkpoint(train([*base, "train.iterations=3"]))
     averaged = last_checkpoint(train([*base, "train.iterations=3", "train.ema=0.9"]))

@@ -1,0 +1,191 @@
+"""Signals at awkward moments: the run is resumable, says so, and ends with the bits of an undisturbed one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kill_and_resume import differences, rows_of
+
+from gan_lab import parts
+from gan_lab.config import compose, resolved, run_directory
+from gan_lab.metrics.evaluation import Evaluator
+from gan_lab.run import run
+from gan_lab.run_directory import RunDirectory
+from gan_lab.tracking import JsonLines
+from gan_lab.training import Trainer, checkpoint, samples, trainer
+from gan_lab.training.stopping import SIGNALS
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+INTERRUPTED = 4
+
+
+@pytest.fixture
+def small(tiny: list[str]) -> list[str]:
+    """A run with two evaluations, three sample grids and four checkpoints."""
+    return [
+        *tiny,
+        "metrics=digits",
+        "metrics.num_generated=120",
+        "metrics.batch_size=40",
+        "arch.width=0.03125",
+        "train.batch_size=4",
+        "train.iterations=12",
+        "train.log_every=2",
+        "train.evaluate_every=8",
+        "train.sample_every=5",
+        "train.checkpoint_every=3",
+    ]
+
+
+def directory(overrides: list[str]) -> RunDirectory:
+    return RunDirectory(run_directory(resolved(compose(overrides))))
+
+
+@pytest.fixture
+def undisturbed(small: list[str], tmp_path: Path) -> RunDirectory:
+    overrides = [*small, f"paths.outputs={tmp_path}/undisturbed"]
+    assert run(compose(overrides)).exit_status == 0
+    return directory(overrides)
+
+
+def at_call(patch: pytest.MonkeyPatch, owner: Any, name: str, number: int, *signals: int) -> None:
+    """Send this process signals when `owner.name` is called for the `number`-th time."""
+    original: Callable[..., Any] = getattr(owner, name)
+    calls = 0
+
+    def wrapper(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            for signal_number in signals:
+                os.kill(os.getpid(), signal_number)
+        return original(*arguments, **named)
+
+    patch.setattr(owner, name, wrapper)
+
+
+# moment: (owner, function, its call, the iteration after which the run stops)
+MOMENTS: dict[str, tuple[Any, str, int, int]] = {
+    "a discriminator update": (Trainer, "discriminator_step", 4, 4),
+    "between two logged iterations": (Trainer, "generator_step", 7, 7),
+    "the beginning of an evaluation": (Evaluator, "evaluate", 1, 8),
+    "the second batch of an evaluation": (Trainer, "generate", 3, 8),  # one was of a sample grid
+    "the last evaluation": (Evaluator, "evaluate", 2, 12),
+    "a sample grid": (samples, "make_grid", 2, 10),
+    "the writing of a checkpoint": (checkpoint, "replacing", 2, 6),
+    "a line of the record": (JsonLines, "log", 3, 6),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_sigterm_at_any_moment_leaves_a_run_that_goes_on_to_the_same_bits(
+    moment: str, small: list[str], undisturbed: RunDirectory
+) -> None:
+    owner, name, call, iteration = MOMENTS[moment]
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with pytest.MonkeyPatch.context() as patch:
+        at_call(patch, owner, name, call, signal.SIGTERM)
+        assert run(compose(small)).exit_status == INTERRUPTED
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+    status = directory(small).read_status()
+    assert (status["state"], status["iteration"]) == ("interrupted", iteration)
+    assert "SIGTERM" in status["reason"]
+    saved = checkpoint.load_newest(directory(small).checkpoints)
+    assert saved is not None
+    assert saved["iteration"] == iteration
+    assert run(compose(small)).exit_status == 0
+    assert not list(differences(directory(small), undisturbed))
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_each_signal_is_named_in_the_reason(
+    number: signal.Signals, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_call(monkeypatch, Trainer, "generator_step", 2, number)
+    assert run(compose([*small, "metrics=none"])).exit_status == INTERRUPTED
+    status = directory([*small, "metrics=none"]).read_status()
+    assert status["reason"] == f"stopped by {number.name} after iteration 2"
+
+
+def test_further_signals_do_not_hurry_a_run_that_is_stopping(
+    small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    at_call(monkeypatch, Trainer, "generator_step", 2, *others)
+    assert run(compose([*small, "metrics=none"])).exit_status == INTERRUPTED
+    status = directory([*small, "metrics=none"]).read_status()
+    assert (status["iteration"], status["reason"]) == (2, "stopped by SIGTERM after iteration 2")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [
+        (Trainer, "discriminator_step", 4),
+        (Trainer, "generate", 3),
+        (trainer, "write_grid", 2),
+        (checkpoint, "replacing", 2),
+        (checkpoint, "_digest", 2),
+        (JsonLines, "length", 3),
+        (Trainer, "write_generator", 1),
+    ],
+)
+def test_a_second_ctrl_c_leaves_at_once_with_whole_files(
+    owner: Any,
+    name: str,
+    call: int,
+    small: list[str],
+    undisturbed: RunDirectory,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        at_call(patch, owner, name, call, signal.SIGINT, signal.SIGINT)
+        assert run(compose(small)).exit_status == INTERRUPTED
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    assert "the same command goes on from the last checkpoint" in said.err
+    root = directory(small)
+    assert root.read_status()["state"] == "interrupted"
+    assert not list(root.root.rglob(".*.tmp"))
+    rows_of(root.metrics)  # each line is whole JSON
+    assert run(compose(small)).exit_status == 0
+    assert not list(root.root.rglob("*.damaged"))
+    assert not list(differences(root, undisturbed))
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_before_training_ends_the_program_as_interrupted_with_nothing_written(
+    number: signal.Signals,
+    small: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    at_call(monkeypatch, parts, "load_images", 1, number)
+    assert run(compose(small)).exit_status == INTERRUPTED
+    assert "Traceback" not in capsys.readouterr().err
+    assert not directory(small).root.exists()
+
+
+def test_sigterm_in_a_sweep_s_third_job(small: list[str], tmp_path: Path, data: Path) -> None:
+    overrides = [*small, "metrics=none", "train.iterations=200"]
+    jobs = [directory([*overrides, f"seed={seed}"]) for seed in (0, 1, 2)]
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "seed=0,1,2", *overrides]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as sweep:
+        while not jobs[2].metrics.exists() and sweep.poll() is None:
+            time.sleep(0.01)
+        sweep.terminate()
+        said, _ = sweep.communicate()
+    assert sweep.returncode == INTERRUPTED, said.decode()
+    assert [job.read_status()["state"] for job in jobs] == ["finished", "finished", "interrupted"]
+    resumed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.count("finished before") == 2
+    alone = [*overrides, "seed=2", f"paths.outputs={tmp_path}/alone"]
+    assert run(compose(alone)).exit_status == 0
+    assert not list(differences(jobs[2], directory(alone)))

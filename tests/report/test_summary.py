@@ -1,0 +1,115 @@
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gan_lab.config import compose
+from gan_lab.report.summary import extremes, summary
+from gan_lab.run_directory import RunDirectory
+
+ROOT = Path(__file__).resolve().parents[2]
+
+ROWS: list[dict[str, Any]] = [
+    {"iteration": 10, "speed/images_per_s": 100.0, "metric/fid_digits": 30.0, "metric/is_digits_mean": 2.0},
+    {"iteration": 20, "speed/images_per_s": 900.0, "metric/fid_digits": 12.5, "metric/is_digits_mean": 3.5},
+    {"iteration": 25, "speed/images_per_s": None, "metric/fid_digits": None},
+    {"iteration": 30, "speed/images_per_s": 110.0, "metric/fid_digits": 14.25, "metric/is_digits_mean": 3.25},
+]
+
+
+@pytest.fixture(params=["run", "a run with spaces; and more"])
+def directory(tmp_path: Path, request: pytest.FixtureRequest) -> RunDirectory:
+    made = RunDirectory(tmp_path / request.param)
+    made.create()
+    made.metrics.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    made.samples.mkdir()
+    for iteration in (10, 20, 30):
+        (made.samples / f"{iteration:08d}.png").touch()
+    made.log.touch()
+    made.write_status("finished", 30, "", 0, "cpu")
+    return made
+
+
+def commands(text: str) -> list[list[str]]:
+    """The commands after the word `next`, as a shell reads them."""
+    lines = text.split("next:\n")[1].splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def test_the_best_and_the_last_of_each_metric(directory: RunDirectory) -> None:
+    text = summary(directory, "finished")
+    assert re.search(r"metric/fid_digits +last 14\.250 +best 12\.500", text)
+    assert re.search(r"metric/is_digits_mean +last 3\.250 +best 3\.500", text)  # the higher the better
+    assert re.search(r"110 images/s", text)  # the median, which one odd figure does not move
+    assert "finished after iteration 30" in text
+    assert text.count("metric/") == 2
+
+
+def test_extremes_of_a_metric(directory: RunDirectory) -> None:
+    found = extremes(directory.metrics, "metric/fid_digits")
+    assert found == {"first": 30.0, "last": 14.25, "least": 12.5, "most": 30.0}
+    assert set(extremes(directory.metrics, "metric/fid").values()) == {None}
+
+
+@pytest.mark.parametrize("state", ["finished", "diverged", "interrupted"])
+def test_every_file_that_is_named_exists(directory: RunDirectory, state: str) -> None:
+    newest = directory.samples / "00000030.png"
+    expected = {"samples": newest, "metrics": directory.metrics, "log": directory.log}
+    if state == "finished":
+        directory.generator.touch()
+        expected["weights"] = directory.generator
+    root = re.escape(str(directory.root))
+    files, _ = summary(directory, state).split("next:")
+    named = re.findall(rf"^  (\w+) +({root}.*)$", files, re.M)
+    assert {name: Path(path) for name, path in named} == expected
+    assert all(path.is_file() for path in expected.values())
+
+
+@pytest.mark.parametrize("state", ["finished", "diverged", "interrupted"])
+def test_three_commands_to_try_that_a_shell_and_hydra_understand(
+    directory: RunDirectory, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = ["train.py", "-m", "norm=sn", "arch.width=0.5,1", "fresh=true", "paths.outputs=my outputs"]
+    monkeypatch.setattr("sys.argv", typed)
+    tried = commands(summary(directory, state))
+    assert len(tried) == 3
+    assert tried[-1] == ["python", "train.py", "--help"]
+    for program, *arguments in tried:
+        if program == "less":
+            assert Path(*arguments).is_file()
+            continue
+        assert program == "python"
+        script, *options = arguments
+        assert (ROOT / script).is_file()
+        if script == "train.py":  # an override of a sweep is valid for each of its values
+            overrides = [option.split(",")[0] for option in options if not option.startswith("-")]
+            compose(overrides)
+    if state == "finished":
+        script = tried[0].index("scripts/generate.py")
+        assert Path(tried[0][script + 1]) == directory.root
+    if state == "interrupted":  # to go on, not to start over
+        assert tried[0] == ["python", *(argument for argument in typed if argument != "fresh=true")]
+
+
+def test_the_reason_and_that_it_was_before(directory: RunDirectory) -> None:
+    directory.write_status("diverged", 12, "loss/d is nan", 0, "cpu")
+    text = summary(directory, "diverged", was_before=True)
+    assert "diverged before, after iteration 12: loss/d is nan" in text
+
+
+def test_offline_wandb_files_are_to_be_uploaded(directory: RunDirectory) -> None:
+    assert "wandb sync" not in summary(directory, "finished")
+    (directory.root / "wandb" / "offline-run-1").mkdir(parents=True)
+    (line,) = re.findall(r"wandb sync .*", summary(directory, "finished"))
+    assert shlex.split(line)[2] == f"{directory.root}/wandb/offline-run-*"
+
+
+def test_a_run_that_recorded_nothing_has_a_summary(tmp_path: Path) -> None:
+    empty = RunDirectory(tmp_path / "empty")
+    empty.create()
+    text = summary(empty, "interrupted")
+    assert "metric/" not in text
+    assert len(commands(text)) == 3
