@@ -106,9 +106,12 @@ def _run(config: dict[str, Any], stop: StopRequest) -> Outcome:
             Console(start, config["train"]["iterations"]),
             *_tracker(config, directory, start),
         ]
-        with stop.deferred():
-            ended = _train(trainer, directory, config["seed"], device)
-            sinks.finish(ended)
+        try:
+            with stop.deferred():
+                ended = _train(trainer, directory, config["seed"], device)
+                sinks.finish(ended)
+        finally:
+            record.close()
     print(summary(directory, ended))
     return _outcome(directory, ended)
 

@@ -1,6 +1,5 @@
 """`python train.py` as it is typed: help, mistakes, sweeps and signals."""
 
-import os
 import re
 import signal
 import subprocess
@@ -42,11 +41,15 @@ def test_help_names_every_axis_and_choice_and_loads_nothing_heavy(tmp_path: Path
 
 def test_help_speaks_only_of_options_that_exist(train_py: Train) -> None:
     text = train_py("--help").stdout
-    shown = re.findall(r"^    ([\w.]+=\S+)", text, re.M)
+    shown = re.findall(r"^  ([\w.]+=\S+) ", text, re.M)
     assert len(shown) > 10
     compose(shown)
-    for line in re.findall(r"python train\.py (?:-m )?(\w\S*=.*?)(?:  |$)", text, re.M):
-        compose([override.split(",")[0] for override in line.split()])
+    sweeps = re.findall(r"python train\.py -m ((?:\w\S*=\S+ )+)", text)
+    assert sweeps
+    for sweep in sweeps:
+        for override in sweep.split():
+            key, values = override.split("=")
+            assert all(compose([f"{key}={value}"]) for value in values.split(","))
 
 
 @pytest.mark.parametrize(
@@ -154,54 +157,38 @@ def test_a_sweep_leaves_nothing_where_it_was_started(sweep: tuple[Any, list[str]
 # --- signals
 
 
-def start(overrides: list[str]) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "train.py"), *overrides]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
-
-
-def wait_for_lines(path: Path, count: int, process: subprocess.Popen[str]) -> None:
-    while not path.exists() or path.read_text().count("\n") < count:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-
-
-def test_sigterm_interrupts_and_the_same_command_finishes_bit_for_bit(
+def test_sigterm_ends_a_sweep_and_the_interrupted_run_goes_on_bit_for_bit(
     tiny: list[str], tmp_path: Path, recorded: Recorded
 ) -> None:
-    overrides = [*tiny, "train.iterations=120", "train.sample_every=40", "train.checkpoint_every=1000"]
-    directory = run_directory(resolved(compose(overrides)))
-    process = start(overrides)
-    wait_for_lines(directory / "metrics.jsonl", 4, process)
+    overrides = [*tiny, "train.iterations=100", "train.sample_every=50", "train.checkpoint_every=1000"]
+    seeds = [[*overrides, f"seed={seed}"] for seed in (0, 1)]
+    first, second = (run_directory(resolved(compose(seed))) for seed in seeds)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "-m", "seed=0,1", *overrides],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    record = first / "metrics.jsonl"
+    while not record.exists() or record.read_text().count("\n") < 4:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     out, error = process.communicate()
     assert process.returncode == 4, error
     assert "Traceback" not in out + error
-    stopped = RunDirectory(directory).read_status()
+    stopped = RunDirectory(first).read_status()
     assert stopped["state"] == "interrupted"
-    assert 20 <= stopped["iteration"] < 120
+    assert 20 <= stopped["iteration"] < 100
     assert "SIGTERM" in stopped["reason"]
+    assert not second.exists()  # the rest of the sweep is not started
 
-    process = start(overrides)
-    out, error = process.communicate()
-    assert process.returncode == 0, error
-    assert [row["iteration"] for row in recorded(directory)] == list(range(5, 121, 5))
-    undisturbed = [*overrides, f"paths.outputs={tmp_path}/undisturbed"]
-    assert run(compose(undisturbed)).exit_status == 0
+    undisturbed = [*seeds[0], f"paths.outputs={tmp_path}/undisturbed"]
+    for command in (seeds[0], undisturbed):
+        assert run(compose(command)).exit_status == 0
     expected = run_directory(resolved(compose(undisturbed)))
-    assert recorded(directory) == recorded(expected)
-    for name in ("generator.safetensors", "samples/00000040.png", "samples/00000120.png"):
-        assert (directory / name).read_bytes() == (expected / name).read_bytes(), name
-
-
-def test_an_interrupt_ends_a_sweep_and_the_same_command_goes_on(tiny: list[str]) -> None:
-    """Ctrl-C in a terminal reaches the whole group of processes."""
-    overrides = ["-m", "seed=0,1", *tiny, "train.iterations=100"]
-    first, second = (run_directory(resolved(compose([*overrides[2:], f"seed={seed}"]))) for seed in (0, 1))
-    process = start(overrides)
-    wait_for_lines(first / "metrics.jsonl", 2, process)
-    os.kill(process.pid, signal.SIGINT)
-    _, error = process.communicate()
-    assert process.returncode == 4, error
-    assert RunDirectory(first).read_status()["state"] == "interrupted"
-    assert not second.exists()
+    assert [row["iteration"] for row in recorded(first)] == list(range(5, 101, 5))
+    assert recorded(first) == recorded(expected)
+    for name in ("generator.safetensors", "samples/00000050.png", "samples/00000100.png"):
+        assert (first / name).read_bytes() == (expected / name).read_bytes(), name

@@ -4,7 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from gan_lab.run_directory import DIVERGED, INTERRUPTED, RunDirectory
+from gan_lab.run_directory import DIVERGED, FAILED, INTERRUPTED, RunDirectory
 from gan_lab.tracking.jsonl import read
 
 # The extractor's and the protocol's suffixes, see gan_lab.metrics.
@@ -62,7 +62,7 @@ def _next_commands(directory: RunDirectory, state: str) -> list[str]:
             f"less {log}": "what happened",
             "python train.py norm=bssn optimizer.d_lr=5e-5": "a norm, or a smaller step",
         }
-    if state == INTERRUPTED:
+    if state in (INTERRUPTED, FAILED):
         typed = [argument for argument in sys.argv if not argument.startswith("fresh=")]
         commands = {
             shlex.join(["python", *typed]): "goes on where it stopped",

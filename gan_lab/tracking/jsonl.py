@@ -36,6 +36,9 @@ class JsonLines:
         return self._file.seek(0, 2)
 
     def finish(self, state: str) -> None:
+        self.close()
+
+    def close(self) -> None:
         with contextlib.suppress(OSError):  # a full disk has stopped the run already
             self._file.close()
 

@@ -192,18 +192,22 @@ def differences(ours: RunDirectory, reference: RunDirectory) -> Iterator[str]:
     )
     if len(rows) != len(expected):
         yield f"metrics.jsonl has {len(rows)} rows and not {len(expected)}"
-    for folder, pattern in (("samples", "*.png"), ("checkpoints", "*.pt"), (".", "*.safetensors")):
-        names, wanted_names = (
-            sorted(p.name for p in (d.root / folder).glob(pattern)) for d in (ours, reference)
+    for folder, pattern in (("samples", "*.png"), (".", "*.safetensors")):
+        files, wanted_files = (
+            {path.name: path.read_bytes() for path in (run.root / folder).glob(pattern)}
+            for run in (ours, reference)
         )
-        if names != wanted_names:
-            yield f"{folder} holds {names} and not {wanted_names}"
-            continue
-        for name in names:
-            content, wanted = ((d.root / folder / name).read_bytes() for d in (ours, reference))
-            same = same_state(content, wanted) if pattern == "*.pt" else content == wanted
-            if not same:
-                yield f"{folder}/{name} differs"
+        yield from (f"{name} differs" for name in wanted_files if files.get(name) != wanted_files[name])
+        yield from (f"{name} should not be there" for name in files.keys() - wanted_files.keys())
+    # A run that was asked to stop has checkpoints of its own beside the last one.
+    states, wanted_states = (
+        {path.name: path.read_bytes() for path in run.checkpoints.glob("*.pt")} for run in (ours, reference)
+    )
+    if max(states, default="") != max(wanted_states):
+        yield f"the last checkpoint is {max(states, default='')} and not {max(wanted_states)}"
+    for name in states.keys() & wanted_states.keys():
+        if not same_state(states[name], wanted_states[name]):
+            yield f"{name} differs"
     litter = [str(path) for path in ours.root.rglob(".*.tmp") if "wandb" not in path.parts]
     if litter:
         yield f"half-written files are left: {litter}"

@@ -26,21 +26,24 @@ INTERRUPTED = 4
 
 
 @pytest.fixture
-def small(tiny: list[str]) -> list[str]:
-    """A run with two evaluations, three sample grids and four checkpoints."""
+def unjudged(tiny: list[str]) -> list[str]:
+    """A run with three sample grids and four checkpoints."""
     return [
         *tiny,
-        "metrics=digits",
-        "metrics.num_generated=120",
-        "metrics.batch_size=40",
         "arch.width=0.03125",
         "train.batch_size=4",
         "train.iterations=12",
         "train.log_every=2",
-        "train.evaluate_every=8",
         "train.sample_every=5",
         "train.checkpoint_every=3",
     ]
+
+
+@pytest.fixture
+def small(unjudged: list[str]) -> list[str]:
+    """The same with two evaluations of three batches each."""
+    evaluation = ["metrics.num_generated=120", "metrics.batch_size=40", "train.evaluate_every=8"]
+    return [*unjudged, "metrics=digits", *evaluation]
 
 
 def directory(overrides: list[str]) -> RunDirectory:
@@ -78,8 +81,8 @@ MOMENTS: dict[str, tuple[Any, str, int, int]] = {
     "the second batch of an evaluation": (Trainer, "generate", 3, 8),  # one was of a sample grid
     "the last evaluation": (Evaluator, "evaluate", 2, 12),
     "a sample grid": (samples, "make_grid", 2, 10),
-    "the writing of a checkpoint": (checkpoint, "replacing", 2, 6),
-    "a line of the record": (JsonLines, "log", 3, 6),
+    "the writing of a checkpoint": (checkpoint, "replacing", 2, 7),
+    "a line of the record": (JsonLines, "log", 3, 5),
 }
 
 
@@ -105,21 +108,21 @@ def test_sigterm_at_any_moment_leaves_a_run_that_goes_on_to_the_same_bits(
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_each_signal_is_named_in_the_reason(
-    number: signal.Signals, small: list[str], monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals, unjudged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_call(monkeypatch, Trainer, "generator_step", 2, number)
-    assert run(compose([*small, "metrics=none"])).exit_status == INTERRUPTED
-    status = directory([*small, "metrics=none"]).read_status()
+    assert run(compose(unjudged)).exit_status == INTERRUPTED
+    status = directory(unjudged).read_status()
     assert status["reason"] == f"stopped by {number.name} after iteration 2"
 
 
 def test_further_signals_do_not_hurry_a_run_that_is_stopping(
-    small: list[str], monkeypatch: pytest.MonkeyPatch
+    unjudged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
     at_call(monkeypatch, Trainer, "generator_step", 2, *others)
-    assert run(compose([*small, "metrics=none"])).exit_status == INTERRUPTED
-    status = directory([*small, "metrics=none"]).read_status()
+    assert run(compose(unjudged)).exit_status == INTERRUPTED
+    status = directory(unjudged).read_status()
     assert (status["iteration"], status["reason"]) == (2, "stopped by SIGTERM after iteration 2")
 
 
@@ -172,8 +175,9 @@ def test_a_signal_before_training_ends_the_program_as_interrupted_with_nothing_w
     assert not directory(small).root.exists()
 
 
-def test_sigterm_in_a_sweep_s_third_job(small: list[str], tmp_path: Path, data: Path) -> None:
-    overrides = [*small, "metrics=none", "train.iterations=200"]
+def test_sigterm_in_a_sweep_s_third_job(unjudged: list[str], tmp_path: Path) -> None:
+    overrides = [*unjudged, "train.iterations=100", "train.log_every=20", "probes.every=0"]
+    overrides += ["train.sample_every=0", "train.checkpoint_every=40"]
     jobs = [directory([*overrides, f"seed={seed}"]) for seed in (0, 1, 2)]
     command = [sys.executable, str(ROOT / "train.py"), "-m", "seed=0,1,2", *overrides]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as sweep:

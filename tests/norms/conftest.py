@@ -1,4 +1,4 @@
-"""Hypothesis draws the same examples in every run, so that a failure can be repeated and a success means the same."""
+"""Hypothesis draws the same examples in every run, so that a result can be repeated."""
 
 from hypothesis import HealthCheck, settings
 

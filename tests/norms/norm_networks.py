@@ -17,7 +17,7 @@ SIZE = 7  # odd, so that the stride leaves out the last pixels
 
 
 def network(seed: int = 0) -> nn.Sequential:
-    """Images `[B, 3, 7, 7]` to scores `[B]`: a strided, a grouped, a transposed convolution and a linear layer."""
+    """Images `[B, 3, 7, 7]` to scores `[B]` by a strided, a grouped, a transposed convolution and a linear layer."""
     torch.manual_seed(seed)
     return nn.Sequential(
         nn.Conv2d(3, 4, 4, stride=2, padding=1),
@@ -40,7 +40,9 @@ def images(count: int = 3) -> Tensor:
     return torch.randn(count, 3, SIZE, SIZE)
 
 
-def normalized(estimator: str, gamma: str = "none", scale: float = 1.3, seed: int = 0, **options: int) -> nn.Sequential:
+def normalized(
+    estimator: str, gamma: str = "none", scale: float = 1.3, seed: int = 0, **options: int
+) -> nn.Sequential:
     net = network(seed)
     norms.normalize(net, ESTIMATORS[estimator], scale, gamma, example_input=images(1), **options)
     return net

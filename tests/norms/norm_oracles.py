@@ -1,4 +1,4 @@
-"""What the norms are measured against: numpy alone, from the layers' definitions, with none of the package's code."""
+"""What the norms are measured against: numpy, from the layers' definitions, without the package's code."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,7 +56,11 @@ class Case:
 
 def reach(transposed: bool, n: int, k: int, s: int, p: int, d: int, extra: int) -> Array:
     """Tap t joins input i to output o where `i = o·s − p + t·d`, or `o = i·s − p + t·d` if transposed."""
-    outputs = (n - 1) * s - 2 * p + d * (k - 1) + 1 + extra if transposed else (n + 2 * p - d * (k - 1) - 1) // s + 1
+    outputs = (
+        (n - 1) * s - 2 * p + d * (k - 1) + 1 + extra
+        if transposed
+        else (n + 2 * p - d * (k - 1) - 1) // s + 1
+    )
     joins = np.zeros((k, outputs, n))
     for t in range(k):
         for o in range(outputs):

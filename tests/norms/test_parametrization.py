@@ -30,7 +30,7 @@ def test_the_effective_weight_is_the_scaled_weight_over_sigma(estimator: str, ga
 @every_norm
 @every_gamma
 def test_gradients_equal_finite_differences(estimator: str, gamma: str) -> None:
-    """Of the scores with respect to every parameter, scales included, in float64 with the vectors held fixed."""
+    """Of the scores by every parameter, scales included, in float64 with the vectors held fixed."""
     net = network().double()
     x = images().double()
     norms.normalize(net, ESTIMATORS[estimator], 1.3, gamma, example_input=x)

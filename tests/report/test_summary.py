@@ -54,7 +54,7 @@ def test_extremes_of_a_metric(directory: RunDirectory) -> None:
     assert set(extremes(directory.metrics, "metric/fid").values()) == {None}
 
 
-@pytest.mark.parametrize("state", ["finished", "diverged", "interrupted"])
+@pytest.mark.parametrize("state", ["finished", "diverged", "interrupted", "failed"])
 def test_every_file_that_is_named_exists(directory: RunDirectory, state: str) -> None:
     newest = directory.samples / "00000030.png"
     expected = {"samples": newest, "metrics": directory.metrics, "log": directory.log}
@@ -68,7 +68,7 @@ def test_every_file_that_is_named_exists(directory: RunDirectory, state: str) ->
     assert all(path.is_file() for path in expected.values())
 
 
-@pytest.mark.parametrize("state", ["finished", "diverged", "interrupted"])
+@pytest.mark.parametrize("state", ["finished", "diverged", "interrupted", "failed"])
 def test_three_commands_to_try_that_a_shell_and_hydra_understand(
     directory: RunDirectory, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +90,7 @@ def test_three_commands_to_try_that_a_shell_and_hydra_understand(
     if state == "finished":
         script = tried[0].index("scripts/generate.py")
         assert Path(tried[0][script + 1]) == directory.root
-    if state == "interrupted":  # to go on, not to start over
+    if state in ("interrupted", "failed"):  # to go on, not to start over
         assert tried[0] == ["python", *(argument for argument in typed if argument != "fresh=true")]
 
 

@@ -113,10 +113,10 @@ def test_nobody_is_asked_on_a_terminal(mode: str) -> None:
     ours, theirs = pty.openpty()
     os.write(ours, b"\x04" * 8)
     command = [sys.executable, "-c", script]
-    answer = subprocess.run(command, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, text=True, check=True)
+    answer = subprocess.run(command, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, check=True)
     os.close(ours)
     os.close(theirs)
-    assert answer.stdout == "mode: offline\n"
+    assert answer.stdout == b"mode: offline\n"
 
 
 # --- what is recorded
@@ -217,9 +217,7 @@ def test_a_resumed_run_goes_on_under_its_id_and_a_new_one_does_not(
     assert begun.startswith("digits-12345678-0-")
 
 
-def test_a_run_that_was_not_finished_does_not_swallow_the_next(
-    tmp_path: Path, wandb_records: Reader
-) -> None:
+def test_a_run_that_was_not_finished_does_not_swallow_the_next(tmp_path: Path, wandb_records: Reader) -> None:
     """As in a sweep whose first run failed."""
     WandbTracker(info(tmp_path / "failed"), "offline").log(5, {"loss/d": 1.0})
     second = WandbTracker(info(tmp_path / "next"), "offline")

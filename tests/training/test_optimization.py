@@ -16,7 +16,9 @@ from gan_lab import parts
 from gan_lab.config import compose, resolved, run_directory, run_id
 from gan_lab.data import Batches
 from gan_lab.parts import build_networks
+from gan_lab.penalties import GradientPenalty
 from gan_lab.run import run
+from gan_lab.streams import stream
 from gan_lab.training.samples import generate, write_grid
 
 
@@ -53,6 +55,22 @@ def test_the_penalty_is_a_logged_term_of_the_loss(base: list[str], choice: str) 
         assert row["loss/penalty"] > 0
         total = row["loss/d_real"] + row["loss/d_fake"] + row["loss/penalty"]
         assert row["loss/d"] == pytest.approx(total, rel=1e-5)
+
+
+def test_each_update_draws_its_own_points(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mixing is a function of (seed, iteration, step), as a resumed run needs."""
+    drawn: list[int] = []
+    penalize = GradientPenalty.__call__
+
+    def watched(self: GradientPenalty, *arguments: Any) -> torch.Tensor:
+        drawn.append(arguments[-1].initial_seed())
+        return penalize(self, *arguments)
+
+    monkeypatch.setattr(GradientPenalty, "__call__", watched)
+    train([*base, "loss=wgan_gp", "optimizer.n_dis=2", "train.iterations=2", "seed=3"])
+    indices = [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert drawn == [stream(3, "penalty", *index).initial_seed() for index in indices]
+    assert len(set(drawn)) == 4
 
 
 def test_without_a_penalty_there_is_none_in_the_log(base: list[str]) -> None:

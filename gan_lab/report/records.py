@@ -1,0 +1,122 @@
+"""metrics.jsonl by the column, fast and of any length: DuckDB reads it, NumPy holds it."""
+
+import glob
+import json
+import mmap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan_lab.errors import UserError
+
+HEAD = 512 * 1024  # bytes in which every name that comes at an interval is expected to have come
+RARE = (b'"metric/', b'"grad_bound/')  # names that may come later
+LONGEST_LINE = 4 * 2**20  # bytes; a longer one is damage
+MOST_VALUES = 40_000_000  # held at once, 160 MB; more columns are read in another pass
+
+
+@dataclass(frozen=True)
+class Record:
+    """Columns of one metrics.jsonl, all `[rows]`: float, NaN where a row has no number under the name."""
+
+    iteration: NDArray[np.int64]
+    columns: dict[str, NDArray[np.floating]]
+    damaged: int  # lines that could not be read, a last one cut off in writing aside
+
+
+def names(path: Path) -> list[str]:
+    """The metrics' names in a metrics.jsonl, in their order; none where there is no such file.
+
+    They are looked for in the beginning, at the end, and where the rare ones come first.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            found = dict.fromkeys(key for line in _some_lines(view) for key in _keys(line))
+    except (OSError, ValueError):  # ValueError: an empty file
+        return []
+    found.pop("iteration", None)
+    return list(found)
+
+
+def _some_lines(view: mmap.mmap) -> Iterator[bytes]:
+    yield from view[:HEAD].splitlines()
+    for name in RARE:
+        if (place := view.find(name)) >= HEAD:
+            start = view.rfind(b"\n", 0, place) + 1
+            end = view.find(b"\n", place)
+            yield view[start : end if 0 <= end < start + LONGEST_LINE else start]
+    yield from view[max(HEAD, len(view) - HEAD // 8) :].splitlines()
+
+
+def _keys(line: bytes) -> Iterable[str]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return ()
+    return row if isinstance(row, dict) else ()
+
+
+def read(path: Path, wanted: Sequence[str]) -> Record:
+    """The columns `wanted` of a metrics.jsonl; raises UserError where the file cannot be read at all."""
+    columns: dict[str, NDArray[np.floating]] = {}
+    iteration, damaged = np.empty(0, np.int64), 0
+    try:
+        if not path.stat().st_size:
+            return Record(iteration, {}, 0)
+        with path.open("rb") as file:
+            lines = _estimate_rows(file.read(HEAD), path.stat().st_size)
+            file.seek(-1, 2)
+            cut_off = file.read(1) != b"\n"
+        for some in _passes(wanted, max(1, MOST_VALUES // lines)):
+            table = _query(path, some)
+            numbers = np.ma.filled(table.pop("iteration").astype(np.float64), np.nan)
+            good = np.isfinite(numbers)
+            if cut_off and len(good):
+                good[-1] = False
+            damaged = int((~good).sum()) - cut_off
+            iteration = numbers[good].astype(np.int64)
+            columns |= {name: np.ma.filled(column, np.nan)[good] for name, column in table.items()}
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}): see to that") from error
+    return Record(iteration, {name: columns[name] for name in wanted}, max(0, damaged))
+
+
+def _estimate_rows(head: bytes, size: int) -> int:
+    return max(1, size * max(1, head.count(b"\n")) // len(head))
+
+
+def _passes(wanted: Sequence[str], most: int) -> Iterator[list[str]]:
+    """The names in lots of at most so many; names that differ by case alone, which SQL takes for one, apart."""
+    left = list(wanted)
+    while True:
+        lot: dict[str, str] = {}
+        for name in left:
+            if len(lot) < most and name.lower() != "iteration":
+                lot.setdefault(name.lower(), name)
+        yield list(lot.values())
+        left = [name for name in left if name not in lot.values() and name.lower() != "iteration"]
+        if not left:
+            return
+
+
+def _query(path: Path, some: Sequence[str]) -> dict[str, Any]:
+    import duckdb  # slow to start, and an optional part
+
+    types = {"iteration": "DOUBLE"} | {name: "DOUBLE" if "metric/" in name else "FLOAT" for name in some}
+    selected = ", ".join(f'"{name.replace(chr(34), 2 * chr(34))}"' for name in types)
+    schema = ", ".join(f"'{name.replace(chr(39), 2 * chr(39))}': '{kind}'" for name, kind in types.items())
+    query = (
+        f"SELECT {selected} FROM read_json(?, format='newline_delimited', columns={{{schema}}}, "
+        f"ignore_errors=true, maximum_object_size={LONGEST_LINE})"
+    )
+    settings: dict[str, Any] = {"autoinstall_known_extensions": False, "memory_limit": "1GB"}
+    try:
+        with duckdb.connect(config=settings) as connection:
+            table = connection.execute(query, [glob.escape(str(path.absolute()))]).fetchnumpy()
+    except duckdb.Error as error:
+        raise OSError(0, str(error).splitlines()[0]) from error
+    return dict(zip(types, table.values(), strict=True))

@@ -1,0 +1,226 @@
+"""The runs below a folder, as their directories tell: what each was told to do, and how it stands."""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gan_lab.config import NOT_IDENTITY
+from gan_lab.errors import UserError
+from gan_lab.run_directory import DIVERGED, FINISHED, RunDirectory
+
+UNKNOWN = "unknown"  # the state of a run whose status cannot be read
+AXES = ("dataset", "arch", "norm", "init", "loss", "penalty", "optimizer", "metrics")  # as labels name them
+MARKS = ("config.yaml", "status.json", "metrics.jsonl")  # a folder with any of them is a run's
+SET_ASIDE = re.compile(r"\.kept\d+$")
+MOST_ENTRIES, MOST_DEPTH = 5_000, 30  # of a config that is believed
+
+# No setting in the sense of a comparison: the seed is what is averaged over, the rest changes no result.
+NO_SETTING = ("seed", *(key for key in NOT_IDENTITY if key != "train.iterations"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: `name` is its path below the folder searched, `config` maps dotted keys to plain values."""
+
+    name: str
+    directory: RunDirectory
+    config: dict[str, Any]
+    state: str
+    iteration: int
+    reason: str
+
+    @property
+    def finished(self) -> bool:
+        return self.state == FINISHED
+
+    @property
+    def diverged(self) -> bool:
+        """Also where it went on all the same, which is the one reason a finished run has."""
+        return self.state == DIVERGED or (self.finished and bool(self.reason))
+
+    @property
+    def iterations(self) -> int:
+        """How many it is to have, 0 where its config does not say."""
+        planned = self.config.get("train.iterations")
+        return planned if isinstance(planned, int) else 0
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """Something in a run directory that cannot be read: named, and left out."""
+
+    name: str
+    reason: str
+
+
+def find(root: Path) -> tuple[list[Run], list[Damaged]]:
+    """The runs below `root` in the order of their names, and what is damaged; raises UserError without runs.
+
+    Runs that `fresh=true` set aside are left out.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} is no folder: give the one that paths.outputs names")
+    runs: list[Run] = []
+    damaged: list[Damaged] = []
+    for folder in _folders(root):
+        name = plain(str(folder.relative_to(root)) if folder != root else folder.name)
+        directory = RunDirectory(folder)
+        try:
+            config = flatten(directory.read_config())
+        except (UserError, ValueError) as error:
+            damaged.append(Damaged(name, plain(str(error))))
+            continue
+        status = directory.read_status()
+        if not status:
+            damaged.append(Damaged(name, "status.json is missing or cannot be read: its state is unknown"))
+        state, reason = status.get("state", UNKNOWN), plain(str(status.get("reason", "")))
+        runs.append(Run(name, directory, config, state, status.get("iteration", 0), reason))
+    if not runs:
+        raise UserError(f"{root} holds no run that can be read: give the folder that paths.outputs names")
+    return sorted(runs, key=lambda run: natural(run.name)), damaged
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    for folder, subfolders, files in os.walk(root):
+        if any(mark in files for mark in MARKS):
+            subfolders.clear()  # what lies in a run directory is no other run
+            yield Path(folder)
+        subfolders[:] = sorted(
+            name for name in subfolders if not name.startswith(".") and not SET_ASIDE.search(name)
+        )
+
+
+def flatten(config: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys to plain values, lists as JSON; raises ValueError where there is no end of them."""
+    flat: dict[str, Any] = {}
+    stack: list[tuple[str, Any, int]] = [("", config, 0)]
+    seen = 0
+    while stack:
+        key, node, depth = stack.pop()
+        seen += 1
+        if seen > MOST_ENTRIES or depth > MOST_DEPTH:
+            raise ValueError("config.yaml holds more than a config can: start the run over with fresh=true")
+        if isinstance(node, dict) and node:
+            stack += [(f"{key}.{k}" if key else str(k), v, depth + 1) for k, v in reversed(node.items())]
+        elif isinstance(node, list):
+            if not all(isinstance(item, (str, int, float, bool, type(None))) for item in node[:MOST_ENTRIES]):
+                stack += [(f"{key}.{index}", item, depth + 1) for index, item in enumerate(node)]
+            else:
+                flat[plain(key)] = plain(json.dumps(node[:MOST_ENTRIES], ensure_ascii=False))
+        else:
+            flat[plain(key)] = node if isinstance(node, (bool, int, float)) or node is None else plain(str(node))
+    return flat
+
+
+def plain(text: str) -> str:
+    """Text without control characters, which could steer a terminal."""
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def natural(text: str) -> list[tuple[int, float, str]]:
+    """A sort key by which seed2 comes before seed10."""
+    pieces = re.findall(r"\d+(?:\.\d+)?|\D+", text)
+    return [(0, float(piece), "") if piece[0].isdigit() else (1, 0.0, piece) for piece in pieces]
+
+
+def find_key(runs: Sequence[Run], typed: str) -> str:
+    """The key of the configs that a person means: `norm` is norm.name; raises UserError where there is none."""
+    known = {key for run in runs for key in run.config}
+    for key in (typed, f"{typed}.name"):
+        if key in known:
+            return key
+    near = difflib.get_close_matches(typed, [*known, *AXES], n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see any config.yaml for what there is"
+    raise UserError(f"no run has the config key {typed!r}: {hint}")
+
+
+def where(runs: Sequence[Run], conditions: Iterable[str]) -> list[Run]:
+    """The runs that meet all of `key=value` or `key=value,value`; raises UserError where none is left."""
+    kept = list(runs)
+    for condition in conditions:
+        typed, equals, text = condition.partition("=")
+        if not equals:
+            raise UserError(f"--where {condition} is no condition: write key=value, as in dataset=cifar10")
+        key = find_key(runs, typed)
+        kept = [run for run in kept if any(_means(run.config.get(key), value) for value in text.split(","))]
+    if not kept:
+        raise UserError(f"no run meets {' '.join(conditions)}: leave a condition out")
+    return kept
+
+
+def _means(value: object, typed: str) -> bool:
+    if text(value) == typed:
+        return True
+    try:
+        return bool(yaml.safe_load(typed) == value and not isinstance(value, str))
+    except yaml.YAMLError:
+        return False
+
+
+def text(value: object) -> str:
+    """A value of a config as people type it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """The config keys whose values are not the same in all runs, in the configs' order."""
+    keys = dict.fromkeys(key for run in runs for key in run.config)
+    return [key for key in keys if len({text(run.config.get(key, ...)) for run in runs}) > 1]
+
+
+def settings(runs: Sequence[Run]) -> list[str]:
+    """The fewest keys that tell apart what the runs compute, seeds aside; axes before their details."""
+    keys = [key for key in differing(runs) if not _is_under(key, NO_SETTING)]
+    keys.sort(key=_rank)
+    chosen: list[str] = []
+    parts = 1
+    for key in keys:
+        finer = len({values(run, [*chosen, key]) for run in runs})
+        if finer > parts:
+            chosen, parts = [*chosen, key], finer
+    return chosen
+
+
+def _rank(key: str) -> tuple[bool, int, int]:
+    axis = next((place for place, axis in enumerate(AXES) if key == f"{axis}.name"), len(AXES))
+    return "_target_" in key, axis, key.count(".")
+
+
+def _is_under(key: str, parents: Iterable[str]) -> bool:
+    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+
+
+def values(run: Run, keys: Iterable[str]) -> tuple[str, ...]:
+    """The run's values at some keys, as text, – where it has none."""
+    return tuple(text(run.config[key]) if key in run.config else "–" for key in keys)
+
+
+def label(run: Run, keys: Sequence[str]) -> str:
+    """What tells this run's setting from the others': `bssn · scale=1.2`."""
+    named = zip(keys, values(run, keys), strict=True)
+    short = [
+        value if key in {f"{axis}.name" for axis in AXES} else f"{key.rpartition('.')[2]}={value}"
+        for key, value in named
+    ]
+    return " · ".join(short) or "all runs"
+
+
+def protocol(run: Run) -> dict[str, Any]:
+    """What metrics must have in common to be compared: the real images, and how they are judged."""
+    irrelevant = ("metrics.batch_size", "metrics.weights", "metrics.name", "dataset.prepare")
+    return {
+        key: value
+        for key, value in run.config.items()
+        if _is_under(key, ("dataset", "metrics")) and not _is_under(key, irrelevant)
+    }

@@ -1,0 +1,48 @@
+"""DistributedDataParallel: two processes train the network that one process trains on the whole batch."""
+
+import os
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from norm_networks import images, normalized
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import parametrize
+
+NORMS = [("bidirectional", "shared"), ("operator", "per_layer")]
+
+
+def train(owner: nn.Module, forward: nn.Module, x: Tensor) -> None:
+    optimizer = torch.optim.SGD(owner.parameters(), lr=0.05)
+    for _ in range(3):
+        with parametrize.cached():
+            loss = (forward(x) - 1).square().mean() + forward(-x).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def one_of_two(rank: int, folder: str) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    store = dist.FileStore(f"{folder}/store", 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    for estimator, gamma in NORMS:
+        net = normalized(estimator, gamma, seed=rank)  # DDP sends rank 0's parameters and vectors to all
+        train(net, DistributedDataParallel(net), images(4).chunk(2)[rank])
+        torch.save(net.state_dict(), f"{folder}/{estimator}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)
+    for estimator, gamma in NORMS:
+        net = normalized(estimator, gamma)
+        start = {name: value.clone() for name, value in net.state_dict().items()}
+        train(net, net, images(4))
+        states = [torch.load(tmp_path / f"{estimator}-{rank}.pt") for rank in range(2)]
+        for name, value in net.state_dict().items():
+            assert torch.equal(states[0][name], states[1][name]), name
+            torch.testing.assert_close(states[0][name], value)
+            if value.numel() > 1:
+                assert not torch.equal(value, start[name]), name
