@@ -31,10 +31,11 @@ NOT_IDENTITY = (
     "train.iterations",  # more iterations are the same run going on; but see `identity`
 )
 
-# key: (type, least, most); an optional key may be absent.
+# key: (type, least, most).
 RANGES: dict[str, tuple[type, float, float]] = {
     "seed": (int, 0, 2**63 - 1),
     "dataset.image_size": (int, 1, 4096),
+    "dataset.max_damaged": (float, 0, 1),
     "arch.width": (float, 1e-3, 64),
     "arch.latent_dim": (int, 1, 2**20),
     "norm.scale": (float, 1e-6, 1e6),
@@ -54,6 +55,7 @@ RANGES: dict[str, tuple[type, float, float]] = {
     "train.iterations": (int, 1, 10**12),
     "train.batch_size": (int, 1, 10**6),
     "train.g_batch_size": (int, 1, 10**6),
+    "train.resident_gb": (float, 0, 1e6),
     "train.ema": (float, 0, 1 - 1e-9),
     "train.log_every": (int, 1, 10**12),
     "train.sample_every": (int, 0, 10**12),
@@ -64,6 +66,14 @@ RANGES: dict[str, tuple[type, float, float]] = {
     "probes.every": (int, 0, 10**12),
     "probes.audit_every": (int, 0, 10**12),
 }
+
+# Some choices of an axis do without these, and null means something to these.
+MAY_BE_ABSENT = ("dataset.max_damaged", "arch.width", "penalty.", "metrics.")
+MAY_BE_NULL = ("metrics.num_fid", "metrics.num_real", "metrics.num_kid_prc")
+
+FLAGS = ("fresh", "dataset.verify", "train.channels_last")
+NAMES = ("dataset.name", "arch.name", "norm.name")  # parts of the run directory's path
+FOLDERS = ("paths.data", "paths.outputs")
 
 CHOICES = {
     "train.on_divergence": ("stop", "continue"),
@@ -116,6 +126,7 @@ def lookup(config: dict[str, Any], dotted: str) -> Any:
 def check(config: dict[str, Any]) -> None:
     """Refuse a resolved config that cannot make sense; raises UserError before anything is built."""
     _check_ranges(config, RANGES)
+    _check_words(config)
     _check_combinations(config)
 
 
@@ -123,13 +134,31 @@ def _check_ranges(config: dict[str, Any], keys: Iterable[str]) -> None:
     for key in keys:
         kind, least, most = RANGES[key]
         value = lookup(config, key)
-        if value is None:
+        if value is None and (key in MAY_BE_NULL or _is_absent_by_right(config, key)):
             continue
         whole = kind is int
         fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
         if not fits or not least <= value <= most:
             noun = "a whole number" if whole else "a number"
             raise UserError(f"{key}={value} is not {noun} from {least} to {most:g}: set {key} to one")
+
+
+def _is_absent_by_right(config: dict[str, Any], key: str) -> bool:
+    axis, _, last = key.partition(".")
+    return key.startswith(MAY_BE_ABSENT) and last not in config[axis]
+
+
+def _check_words(config: dict[str, Any]) -> None:
+    for key in FLAGS:
+        if not isinstance(lookup(config, key), bool | None):
+            raise UserError(f"{key}={lookup(config, key)} is neither true nor false: set it to one of them")
+    for key in NAMES:
+        name = lookup(config, key)
+        if not isinstance(name, str) or not name or name.startswith(".") or "/" in name:
+            raise UserError(f"{key}={name} cannot name a folder: give it letters and digits")
+    for key in FOLDERS:
+        if not isinstance(lookup(config, key), str) or not lookup(config, key):
+            raise UserError(f"{key}={lookup(config, key)} is no folder: give it the path of one")
 
 
 def _check_combinations(config: dict[str, Any]) -> None:
@@ -169,6 +198,9 @@ def check_metrics(config: dict[str, Any]) -> None:
     for name in ("num_generated", "is_splits", "kid_subset_size", "batch_size"):
         if metrics.get(name) is None:
             raise UserError(f"metrics.{name} has no value: give it a whole number")
+    for name in ("weights", "suffix"):
+        if not isinstance(metrics.get(name), str | None):
+            raise UserError(f"metrics.{name}={metrics[name]} is no text: quote it, or leave it null")
     wanted = {name: metrics.get(name) for name in ("fid", "is", "kid", "prc")}
     for name, value in wanted.items():
         if not isinstance(value, bool):

@@ -3,7 +3,7 @@
 import glob
 import json
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,19 +27,27 @@ class Record:
     columns: dict[str, NDArray[np.floating]]
     damaged: int  # lines that could not be read, a last one cut off in writing aside
 
+    @classmethod
+    def empty(cls) -> "Record":
+        return cls(np.empty(0, np.int64), {}, 0)
 
-def names(path: Path) -> list[str]:
-    """The metrics' names in a metrics.jsonl, in their order; none where there is no such file.
 
-    They are looked for in the beginning, at the end, and where the rare ones come first.
+def glimpse(path: Path) -> dict[str, float | None]:
+    """The metrics' names in a metrics.jsonl, in their order, each with the first number seen under it.
+
+    They are looked for in the beginning, at the end, and where the rare ones come first; without a file there
+    are none.
     """
+    found: dict[str, float | None] = {}
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            found = dict.fromkeys(key for line in _some_lines(view) for key in _keys(line))
+            for line in _some_lines(view):
+                for name, value in _row(line).items():
+                    if found.get(name) is None and name.lower() != "iteration":
+                        found[name] = value if isinstance(value, (int, float)) else None
     except (OSError, ValueError):  # ValueError: an empty file
-        return []
-    found.pop("iteration", None)
-    return list(found)
+        return {}
+    return found
 
 
 def _some_lines(view: mmap.mmap) -> Iterator[bytes]:
@@ -52,21 +60,21 @@ def _some_lines(view: mmap.mmap) -> Iterator[bytes]:
     yield from view[max(HEAD, len(view) - HEAD // 8) :].splitlines()
 
 
-def _keys(line: bytes) -> Iterable[str]:
+def _row(line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
-        return ()
-    return row if isinstance(row, dict) else ()
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 def read(path: Path, wanted: Sequence[str]) -> Record:
-    """The columns `wanted` of a metrics.jsonl; raises UserError where the file cannot be read at all."""
+    """The columns `wanted`, which `glimpse` saw; raises UserError where the file cannot be read at all."""
     columns: dict[str, NDArray[np.floating]] = {}
     iteration, damaged = np.empty(0, np.int64), 0
     try:
         if not path.stat().st_size:
-            return Record(iteration, {}, 0)
+            return Record.empty()
         with path.open("rb") as file:
             lines = _estimate_rows(file.read(HEAD), path.stat().st_size)
             file.seek(-1, 2)
@@ -95,17 +103,19 @@ def _passes(wanted: Sequence[str], most: int) -> Iterator[list[str]]:
     while True:
         lot: dict[str, str] = {}
         for name in left:
-            if len(lot) < most and name.lower() != "iteration":
+            if len(lot) < most:
                 lot.setdefault(name.lower(), name)
         yield list(lot.values())
-        left = [name for name in left if name not in lot.values() and name.lower() != "iteration"]
+        left = [name for name in left if name not in lot.values()]
         if not left:
             return
 
 
 def _query(path: Path, some: Sequence[str]) -> dict[str, Any]:
-    import duckdb  # slow to start, and an optional part
-
+    try:
+        import duckdb  # slow to start, and an optional part
+    except ImportError as error:
+        raise UserError("reading metrics.jsonl needs duckdb: pip install 'gan-lab[report]'") from error
     types = {"iteration": "DOUBLE"} | {name: "DOUBLE" if "metric/" in name else "FLOAT" for name in some}
     selected = ", ".join(f'"{name.replace(chr(34), 2 * chr(34))}"' for name in types)
     schema = ", ".join(f"'{name.replace(chr(39), 2 * chr(39))}': '{kind}'" for name, kind in types.items())

@@ -38,12 +38,13 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return self.state == FINISHED
+        """Without having diverged."""
+        return self.state == FINISHED and not self.reason
 
     @property
     def diverged(self) -> bool:
-        """Also where it went on all the same, which is the one reason a finished run has."""
-        return self.state == DIVERGED or (self.finished and bool(self.reason))
+        """Also where it went on all the same, which is the one reason that a run gives for its end."""
+        return self.state == DIVERGED or (self.state == FINISHED and bool(self.reason))
 
     @property
     def iterations(self) -> int:
@@ -179,13 +180,16 @@ def differing(runs: Sequence[Run]) -> list[str]:
     return [key for key in keys if len({text(run.config.get(key, ...)) for run in runs}) > 1]
 
 
+def setting_keys(runs: Sequence[Run]) -> list[str]:
+    """The differing keys that may change what a run computes, the seed aside; axes before their details."""
+    return sorted((key for key in differing(runs) if not _is_under(key, NO_SETTING)), key=_rank)
+
+
 def settings(runs: Sequence[Run]) -> list[str]:
     """The fewest keys that tell apart what the runs compute, seeds aside; axes before their details."""
-    keys = [key for key in differing(runs) if not _is_under(key, NO_SETTING)]
-    keys.sort(key=_rank)
     chosen: list[str] = []
     parts = 1
-    for key in keys:
+    for key in setting_keys(runs):
         finer = len({values(run, [*chosen, key]) for run in runs})
         if finer > parts:
             chosen, parts = [*chosen, key], finer

@@ -25,34 +25,33 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 INTERRUPTED = 4
 
 
-@pytest.fixture
-def unjudged(tiny: list[str]) -> list[str]:
-    """A run with three sample grids and four checkpoints."""
-    return [
-        *tiny,
-        "arch.width=0.03125",
-        "train.batch_size=4",
-        "train.iterations=12",
-        "train.log_every=2",
-        "train.sample_every=5",
-        "train.checkpoint_every=3",
-    ]
+# Three sample grids and four checkpoints; and the same with two evaluations of three batches each.
+UNJUDGED = (
+    "experiment=tiny metrics=none tracker=local device=cpu arch.width=0.03125 train.batch_size=4 "
+    "train.iterations=12 train.log_every=2 train.sample_every=5 train.checkpoint_every=3"
+).split()
+JUDGED = [*UNJUDGED, "metrics=digits", "metrics.num_generated=120", "metrics.batch_size=40"]
+JUDGED += ["train.evaluate_every=8"]
 
 
 @pytest.fixture
-def small(unjudged: list[str]) -> list[str]:
-    """The same with two evaluations of three batches each."""
-    evaluation = ["metrics.num_generated=120", "metrics.batch_size=40", "train.evaluate_every=8"]
-    return [*unjudged, "metrics=digits", *evaluation]
+def unjudged(data: Path, tmp_path: Path) -> list[str]:
+    return [*UNJUDGED, f"paths.data={data}", f"paths.outputs={tmp_path}/outputs"]
+
+
+@pytest.fixture
+def small(data: Path, tmp_path: Path) -> list[str]:
+    return [*JUDGED, f"paths.data={data}", f"paths.outputs={tmp_path}/outputs"]
 
 
 def directory(overrides: list[str]) -> RunDirectory:
     return RunDirectory(run_directory(resolved(compose(overrides))))
 
 
-@pytest.fixture
-def undisturbed(small: list[str], tmp_path: Path) -> RunDirectory:
-    overrides = [*small, f"paths.outputs={tmp_path}/undisturbed"]
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    outputs = tmp_path_factory.mktemp("undisturbed")
+    overrides = [*JUDGED, f"paths.data={data}", f"paths.outputs={outputs}"]
     assert run(compose(overrides)).exit_status == 0
     return directory(overrides)
 

@@ -17,7 +17,7 @@ SIZE = 7  # odd, so that the stride leaves out the last pixels
 
 
 def network(seed: int = 0) -> nn.Sequential:
-    """Images `[B, 3, 7, 7]` to scores `[B]` by a strided, a grouped, a transposed convolution and a linear layer."""
+    """Images `[B, 3, 7, 7]` to scores `[B]`: a strided, a grouped, a transposed and a linear layer."""
     torch.manual_seed(seed)
     return nn.Sequential(
         nn.Conv2d(3, 4, 4, stride=2, padding=1),

@@ -46,12 +46,10 @@ class Case:
     @property
     def reaches(self) -> list[Array]:
         """For each axis a 0/1 array `[kernel, outputs, inputs]`: which tap joins which positions."""
-        return [
-            reach(self.transposed, *axis)
-            for axis in zip(
-                self.size, self.kernel, self.stride, self.padding, self.dilation, self.output_padding, strict=True
-            )
-        ]  # fmt: skip
+        axes = zip(
+            self.size, self.kernel, self.stride, self.padding, self.dilation, self.output_padding, strict=True
+        )
+        return [reach(self.transposed, *axis) for axis in axes]
 
 
 def reach(transposed: bool, n: int, k: int, s: int, p: int, d: int, extra: int) -> Array:

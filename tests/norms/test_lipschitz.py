@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev
 
-from gan_lab.archs.resnet import DownBlock, Down, SumPool, UpBlock
+from gan_lab.archs.resnet import Down, DownBlock, SumPool, UpBlock
 from gan_lab.norms.audit import audit
 from gan_lab.norms.lipschitz import constant, gains_after
 

@@ -110,7 +110,7 @@ def test_the_adjoint_is_exact(case: Case) -> None:
 
 
 def test_a_stride_can_leave_out_the_last_inputs() -> None:
-    """The case that the adjoint of a convolution is known for getting wrong is among those that are tested."""
+    """What a transposed convolution alone gets wrong: the size is not a function of the output's."""
     operator = LayerOperator.of(nn.Conv2d(1, 1, 2, stride=3), (7, 7))
     assert operator.output_shape == (1, 1, 2, 2)
     adjoint = operator.adjoint(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2))

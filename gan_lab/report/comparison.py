@@ -1,0 +1,207 @@
+"""Groups of runs side by side: seeds, means, what is best, and what the noise cannot tell from it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gan_lab.errors import UserError
+from gan_lab.report import records
+from gan_lab.report.records import Record
+from gan_lab.report.runs import (
+    Damaged,
+    Run,
+    label,
+    natural,
+    protocol,
+    settings,
+    text,
+    values,
+)
+from gan_lab.report.statistics import ALPHA, Mean, mean, welch
+from gan_lab.run_directory import FAILED
+
+STEP_TIME = "speed/step_ms"
+FINAL, BEST = "final", "best"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one run reached: by metric, the last value and the best one; and its hours of training."""
+
+    final: dict[str, float]
+    best: dict[str, float]
+    hours: float | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of one group: its mean, whether it is the best of all groups, and Welch's p against the best.
+
+    `p` is None for the best itself, and where there are too few seeds for a test.
+    """
+
+    mean: Mean
+    is_best: bool = False
+    p: float | None = None
+
+    @property
+    def in_noise(self) -> bool:
+        return self.p is not None and self.p >= ALPHA
+
+
+@dataclass
+class Group:
+    """Runs of one setting, or of one value that a person chose to group by."""
+
+    label: str
+    values: tuple[str, ...]  # at the keys of the grouping
+    runs: list[Run]
+    mixes: list[str]  # the settings that differ within, the seed aside
+    hours: Mean | None = None
+    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)  # by metric, and FINAL or BEST
+
+    @property
+    def finished(self) -> int:
+        return sum(run.finished for run in self.runs)
+
+    @property
+    def diverged(self) -> int:
+        return sum(run.diverged for run in self.runs)
+
+    @property
+    def failed(self) -> int:
+        return sum(run.state == FAILED for run in self.runs)
+
+    @property
+    def others(self) -> int:
+        """Those under way, interrupted or of unknown state."""
+        return sum(not run.finished and not run.diverged and run.state != FAILED for run in self.runs)
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds its means are over."""
+        return len({text(run.config.get("seed")) for run in self.runs if run.finished})
+
+
+@dataclass(frozen=True)
+class Table:
+    """Groups whose metrics may be compared: the same real images, judged in the same way."""
+
+    title: str  # what tells this table's data and protocol from another's
+    groups: list[Group]
+    columns: list[tuple[str, str]]  # metric, and FINAL or BEST
+
+
+def metrics(names: Iterable[str]) -> list[str]:
+    """FID and IS among metrics' names, whatever they end in: each is a metric of its own."""
+    fids = [name for name in names if name.startswith("metric/fid")]
+    scores = [name for name in names if name.startswith("metric/is") and name.endswith("_mean")]
+    return sorted(fids, key=len) + sorted(scores, key=len)
+
+
+def is_better_low(metric: str) -> bool:
+    return metric.startswith("metric/fid")
+
+
+def title(metric: str) -> str:
+    """`metric/is_digits_mean` as people say it: IS digits."""
+    kind, _, rest = metric.removeprefix("metric/").removesuffix("_mean").partition("_")
+    return f"{kind.upper()} {rest.replace('_', ' ')}".strip()
+
+
+def scores(record: Record) -> Scores:
+    """What a run's record says of FID and IS, and the time between its rows, metrics and samples aside."""
+    final, best = {}, {}
+    for metric in metrics(record.columns):
+        column = record.columns[metric]
+        there = column[np.isfinite(column)]
+        if not len(there):
+            continue
+        best[metric] = float(there.min() if is_better_low(metric) else there.max())
+        final[metric] = float(there[-1])
+    hours = None
+    if STEP_TIME in record.columns:
+        milliseconds = record.columns[STEP_TIME].astype(np.float64)
+        timed = np.isfinite(milliseconds)
+        steps = np.diff(record.iteration[timed], prepend=0)
+        hours = float(steps @ milliseconds[timed]) / 3.6e6 if timed.any() else None
+    return Scores(final, best, hours)
+
+
+def read_scores(runs: Sequence[Run]) -> tuple[dict[str, Scores], list[Damaged]]:
+    """The scores of each run, by its name, and what could not be read."""
+    found: dict[str, Scores] = {}
+    damaged: list[Damaged] = []
+    for run in runs:
+        names = records.glimpse(run.directory.metrics)
+        wanted = [*metrics(names), *(name for name in names if name == STEP_TIME)]
+        if not wanted:
+            continue
+        try:
+            record = records.read(run.directory.metrics, wanted)
+        except UserError as error:
+            damaged.append(Damaged(run.name, str(error)))
+            continue
+        if record.damaged:
+            damaged.append(Damaged(run.name, f"{record.damaged} lines of metrics.jsonl cannot be read"))
+        found[run.name] = scores(record)
+    return found, damaged
+
+
+def compare(runs: Sequence[Run], found: dict[str, Scores], by: Sequence[str] | None) -> list[Table]:
+    """One table for each data set and protocol of judging; `by` is None for every setting that differs."""
+    protocols: dict[str, list[Run]] = {}
+    for run in runs:
+        protocols.setdefault(repr(protocol(run)), []).append(run)
+    telling = [key for key in settings(runs) if key.startswith(("dataset.", "metrics."))]
+    return [
+        Table(
+            label(members[0], telling) if telling else "",
+            *_compare(members, found, settings(members) if by is None else by),
+        )
+        for members in protocols.values()
+    ]
+
+
+def _compare(
+    runs: Sequence[Run], found: dict[str, Scores], by: Sequence[str]
+) -> tuple[list[Group], list[tuple[str, str]]]:
+    members: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        members.setdefault(values(run, by), []).append(run)
+    groups = [
+        Group(label(some[0], by), key, some, settings(some))
+        for key, some in sorted(members.items(), key=lambda item: [natural(part) for part in item[0]])
+    ]
+    known = metrics(dict.fromkeys(name for run in runs if run.name in found for name in found[run.name].best))
+    columns = [(metric, which) for metric in known for which in (FINAL, BEST)]
+    for group in groups:
+        times = [found[run.name].hours for run in group.runs if run.finished and run.name in found]
+        group.hours = mean([hours for hours in times if hours is not None])
+    for metric, which in columns:
+        _judge(groups, found, metric, which)
+    return groups, columns
+
+
+def _judge(groups: Sequence[Group], found: dict[str, Scores], metric: str, which: str) -> None:
+    """Fill in one column: each group's mean, the best, and the others' tests against it."""
+    reached: list[tuple[Group, list[float], Mean]] = []
+    for group in groups:
+        of_runs: list[dict[str, Any]] = [
+            getattr(found[run.name], which) for run in group.runs if run.finished and run.name in found
+        ]
+        numbers = [values[metric] for values in of_runs if metric in values]
+        if average := mean(numbers):
+            reached.append((group, numbers, average))
+    if not reached:
+        return
+    sign = 1 if is_better_low(metric) else -1
+    best, best_numbers, _ = min(reached, key=lambda entry: sign * entry[2].mean)
+    for group, numbers, average in reached:
+        is_best = group is best and len(reached) > 1
+        p = None if group is best else welch(numbers, best_numbers)
+        group.cells[metric, which] = Cell(average, is_best, p)
+
+

@@ -1,0 +1,42 @@
+"""Fewer points of a long series, so that its spikes survive: least, mean and most of each stretch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series over iterations, all arrays `[points]`. Where nothing was left out, the three are the same."""
+
+    iteration: NDArray[np.int64]
+    least: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    most: NDArray[np.float64]
+
+    @property
+    def whole(self) -> bool:
+        return self.least is self.most
+
+
+def downsample(
+    iteration: NDArray[np.int64], value: NDArray[np.floating], stretches: int, last: int
+) -> Series:
+    """The series over at most `stretches` equal stretches of the iterations 1 to `last`; NaN is no point.
+
+    A series that takes no more numbers as it is stays as it is. `iteration` ascends.
+    """
+    present = np.isfinite(value)
+    iteration, value = iteration[present], value[present].astype(np.float64)
+    if len(value) <= 3 * stretches:
+        return Series(iteration, value, value, value)
+    stretch = (iteration - 1) * stretches // max(last, int(iteration[-1]))
+    starts = np.flatnonzero(np.diff(stretch, prepend=-1))
+    counts = np.diff(starts, append=len(value))
+    return Series(
+        np.rint(np.add.reduceat(iteration, starts) / counts).astype(np.int64),
+        np.minimum.reduceat(value, starts),
+        np.add.reduceat(value, starts) / counts,
+        np.maximum.reduceat(value, starts),
+    )

@@ -1,0 +1,185 @@
+"""The comparison as one HTML file that needs no network: charts, tables and samples of many runs."""
+
+import base64
+import hashlib
+import re
+import time
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import gan_lab
+from gan_lab.errors import UserError
+from gan_lab.files import write_text
+from gan_lab.report import grids, records
+from gan_lab.report.comparison import STEP_TIME, Scores, is_better_low, metrics, scores, title
+from gan_lab.report.downsampling import downsample
+from gan_lab.report.packing import Pack, packed
+from gan_lab.report.records import Record
+from gan_lab.report.runs import (
+    Damaged,
+    Run,
+    differing,
+    find,
+    label,
+    protocol,
+    setting_keys,
+    settings,
+    text,
+    values,
+    where,
+)
+
+NUMBERS_BUDGET = 1_300_000  # bytes of the page for series, as base64
+IMAGES_BUDGET = 850_000  # bytes of the images as they are
+STRETCHES = (24, 400)  # into how many a series is cut at least and at most
+MOST_RUNS_OF_GRIDS = 36
+
+SHOWN = re.compile(
+    r"loss/(d|g|penalty)|score/(real|fake)|grad_norm/[dg]|slope/(real|fake)_(mean|min|max)"
+    r"|(grad_norm/d|grad_bound/d|sigma|weight_var|gamma)/.+|lipschitz/d"
+)
+TARGETS = ("lecun", "xavier", "kaiming")
+
+
+def write_page(root: Path, out: Path, conditions: Sequence[str] = (), by: Sequence[str] | None = None) -> Path:
+    """Write the page about the runs below `root` that meet the conditions; returns its path, `out`.
+
+    `by` are config keys to group by at first, None for every setting that differs. Damaged runs are named on
+    the page. Raises UserError without a run, or where the page cannot be written.
+    """
+    plotly = _plotly()
+    runs, damaged = find(root)
+    runs = where(runs, conditions)
+    pack = Pack()
+    facts = _facts(runs, damaged, pack) | {
+        "root": str(root),
+        "written": time.strftime("%-d %B %Y, %H:%M"),
+        "version": gan_lab.__version__,
+        "by": list(by) if by else None,
+    }
+    try:
+        write_text(out, _html(plotly, pack.finish(facts)))
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}): give another file") from error
+    return out
+
+
+def _plotly() -> str:
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise UserError("the page needs plotly and duckdb: pip install 'gan-lab[report]'") from error
+    return get_plotlyjs()
+
+
+def _facts(runs: Sequence[Run], damaged: Sequence[Damaged], pack: Pack) -> dict[str, Any]:
+    """What page.js is told; the long parts go into `pack`."""
+    troubles = [[trouble.name, trouble.reason] for trouble in damaged]
+    glimpses = [records.glimpse(run.directory.metrics) for run in runs]
+    wanted = [[name for name in seen if SHOWN.fullmatch(name)] + metrics(seen) for seen in glimpses]
+    stretches = _stretches(sum(map(len, wanted)))
+    entries = []
+    for run, seen, names in zip(runs, glimpses, wanted, strict=True):
+        record = Record.empty()
+        try:
+            timed = [STEP_TIME] if STEP_TIME in seen else []
+            record = records.read(run.directory.metrics, [*names, *timed])
+        except UserError as error:
+            troubles.append([run.name, str(error)])
+        if record.damaged:
+            troubles.append([run.name, f"{record.damaged} lines of metrics.jsonl cannot be read"])
+        entries.append(_entry(run, record, names, stretches, pack) | {"targets": _targets(seen)})
+    troubles += _add_grids(runs, entries, pack)
+    protocols = list(dict.fromkeys(repr(protocol(run)) for run in runs))
+    telling = [key for key in settings(runs) if key.startswith(("dataset.", "metrics."))]
+    titles = {repr(protocol(run)): label(run, telling) if telling else "" for run in runs}
+    for run, entry in zip(runs, entries, strict=True):
+        entry["protocol"] = protocols.index(repr(protocol(run)))
+    known = metrics(dict.fromkeys(name for entry in entries for name in entry["final"]))
+    return {
+        "runs": entries,
+        "damaged": troubles,
+        "protocols": [titles[each] for each in protocols],
+        "metrics": [[name, title(name), is_better_low(name)] for name in known],
+        "keys": [_key(runs, key) for key in dict.fromkeys(key for run in runs for key in run.config)],
+        "differing": differing(runs),
+        "settings": setting_keys(runs),
+    }
+
+
+def _stretches(series: int) -> int:
+    """Into how many stretches so many series may be cut, of three numbers each, about 1.9 bytes a number."""
+    least, most = STRETCHES
+    return min(most, max(least, int(NUMBERS_BUDGET / 1.9 / 3 / max(1, series))))
+
+
+def _entry(run: Run, record: Record, names: Sequence[str], stretches: int, pack: Pack) -> dict[str, Any]:
+    reached: Scores = scores(record)
+    last = max(run.iterations, run.iteration, 1)
+    thinned = {name: downsample(record.iteration, record.columns[name], stretches, last) for name in names if name in record.columns}
+    return {
+        "name": run.name,
+        "state": run.state,
+        "finished": run.finished,
+        "diverged": run.diverged,
+        "iteration": run.iteration,
+        "reason": run.reason,
+        "seed": text(run.config.get("seed")),
+        "hours": reached.hours,
+        "final": reached.final,
+        "best": reached.best,
+        "series": {name: pack.series(series) for name, series in thinned.items() if len(series.mean)},
+    }
+
+
+def _targets(seen: dict[str, float | None]) -> dict[str, list[float | None]]:
+    """By layer, the variances that LeCun's, Xavier's and Kaiming's initializations aim at."""
+    layers = [name.removeprefix("weight_var/") for name in seen if name.startswith("weight_var/")]
+    return {layer: [seen.get(f"weight_var_{rule}/{layer}") for rule in TARGETS] for layer in layers}
+
+
+def _add_grids(runs: Sequence[Run], entries: Sequence[dict[str, Any]], pack: Pack) -> list[list[str]]:
+    """Give the entries their sample grids: every run's, or with many runs one of each setting."""
+    chosen = list(range(len(runs)))
+    if len(runs) > MOST_RUNS_OF_GRIDS:
+        keys = settings(runs)
+        first = {values(run, keys): place for place, run in reversed(list(enumerate(runs)))}
+        chosen = sorted(first.values())
+    sizes = [runs[place].config.get("dataset.image_size") for place in chosen]
+    folders = [
+        (runs[place].directory.samples, size if isinstance(size, int) else 0)
+        for place, size in zip(chosen, sizes, strict=True)
+    ]
+    shrunk, unread = grids.shrink(folders, IMAGES_BUDGET)
+    for place, some in zip(chosen, shrunk, strict=True):
+        entries[place]["grids"] = [[grid.iteration, *pack.image(grid.webp)] for grid in some]
+    return [["samples", reason] for reason in unread]
+
+
+def _key(runs: Sequence[Run], key: str) -> list[Any]:
+    """`[key, its distinct values, each run's among them]`; of a key that never differs, no third part."""
+    of_runs = [values(run, [key])[0] for run in runs]
+    distinct = list(dict.fromkeys(of_runs))
+    return [key, distinct] if len(distinct) == 1 else [key, distinct, [distinct.index(v) for v in of_runs]]
+
+
+def _html(plotly: str, data: str) -> str:
+    """The template filled in. A policy allows these two scripts and nothing from outside."""
+    assets = resources.files("gan_lab.report") / "assets"
+    script = (assets / "page.js").read_text(encoding="utf-8")
+    parts = {
+        "policy": f"default-src 'none'; script-src {_hash(script)} {_hash(plotly)}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'",
+        "style": (assets / "page.css").read_text(encoding="utf-8"),
+        "script": script,
+        "plotly": packed(plotly.encode()),
+        "data": data,
+    }
+    template = (assets / "page.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+
+
+def _hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

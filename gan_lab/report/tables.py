@@ -1,0 +1,218 @@
+"""The comparison as a table: text for a terminal, CSV, Markdown, LaTeX."""
+
+import csv
+import io
+import math
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from gan_lab.report.comparison import FINAL, Cell, Group, Table, is_better_low, title
+from gan_lab.report.runs import plain
+from gan_lab.report.statistics import ALPHA, Mean
+
+BOLD, NORMAL = "\x1b[1m", "\x1b[0m"
+BEST_MARK, NOISE_MARK, UNTESTED_MARK = " *", " ≈", " °"
+
+WIDTH = 100  # of the notes below a table in a terminal
+NOTE = (
+    "Mean ± standard error over the seeds of the runs that finished. {best} is the best of its column; {noise} "
+    "is inside its noise (Welch's t-test against the best, two-sided, p ≥ {alpha}, no correction for several "
+    "tests); {untested} has too few seeds for a test; the others differ. Final: the last evaluation; best: the "
+    "best of a run's evaluations. Time: a run's training, without metrics and samples."
+)
+
+
+def note(best: str = "*", noise: str = "≈", untested: str = "°") -> str:
+    """How the figures came about, in the words of the format at hand."""
+    return NOTE.format(best=best, noise=noise, untested=untested, alpha=ALPHA)
+
+
+def number(value: Mean, plus_minus: str = " ± ") -> str:
+    """The mean and its standard error with two digits of the error; four digits of a mean without one."""
+    if not value.error:
+        return f"{value.mean:.4g}" + (f"{plus_minus}0" if value.error == 0 else "")
+    digits = min(4, max(0, 1 - math.floor(math.log10(value.error))))
+    return f"{value.mean:.{digits}f}{plus_minus}{value.error:.{digits}f}"
+
+
+def duration(hours: float) -> str:
+    """Hours in the unit that suits them."""
+    if hours < 0.025:
+        return f"{3600 * hours:.1f} s"
+    return f"{60 * hours:.1f} min" if hours < 1.5 else f"{hours:.1f} h"
+
+
+def heading(column: tuple[str, str]) -> str:
+    metric, which = column
+    return f"{title(metric)} {which} {'↓' if is_better_low(metric) else '↑'}"
+
+
+def cells(table: Table) -> tuple[list[str], list[list[str]]]:
+    """The headings and the rows of a table, as plain text with marks."""
+    head = ["group", "seeds", "finished", "diverged", "failed", "other"]
+    head += [*(heading(column) for column in table.columns), "time"]
+    return head, [
+        [
+            plain(group.label),
+            *map(str, (group.seeds, group.finished, group.diverged, group.failed, group.others)),
+            *(_figure(table, group, column) for column in table.columns),
+            duration(group.hours.mean) if group.hours else "–",
+        ]
+        for group in table.groups
+    ]
+
+
+def _figure(table: Table, group: Group, column: tuple[str, str]) -> str:
+    cell = group.cells.get(column)
+    if cell is None:
+        return "–"
+    mark = ""
+    if cell.is_best:
+        mark = BEST_MARK
+    elif cell.in_noise:
+        mark = NOISE_MARK
+    elif cell.p is None and any(other.cells[column].is_best for other in table.groups if column in other.cells):
+        mark = UNTESTED_MARK
+    return number(cell.mean) + mark
+
+
+def warnings(tables: Iterable[Table]) -> list[str]:
+    """Which groups hold more than the seeds of one setting."""
+    return [
+        f"{plain(group.label)} mixes runs that differ in {', '.join(group.mixes)}: its spread is not that of "
+        "seeds alone."
+        for table in tables
+        for group in table.groups
+        if group.mixes
+    ]
+
+
+def as_text(tables: Sequence[Table], bold: bool) -> str:
+    """For a terminal; `bold` where it can show the best in bold."""
+    lines = []
+    for table in tables:
+        head, body = cells(table)
+        widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+        lines += ["", *([plain(table.title)] if table.title else []), _line(head, widths, bold=False)]
+        lines.append("  ".join("─" * width for width in widths))
+        lines += [_line(row, widths, bold) for row in body]
+    wrapped = (textwrap.fill(line, WIDTH) for line in (note(), *warnings(tables)))
+    return "\n".join([*lines, "", *wrapped])
+
+
+def _line(row: Sequence[str], widths: Sequence[int], bold: bool) -> str:
+    padded = [
+        text.rjust(width) if place else text.ljust(width)
+        for place, (text, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    if bold:
+        padded = [f"{BOLD}{text}{NORMAL}" if text.endswith(BEST_MARK) else text for text in padded]
+    return "  ".join(padded).rstrip()
+
+
+def as_markdown(tables: Sequence[Table]) -> str:
+    """For a README or an issue."""
+    lines = []
+    for table in tables:
+        head, body = cells(table)
+        lines += [f"**{_markdown(table.title)}**", ""] if table.title else []
+        lines += [_markdown_row(head), "| --- |" + " ---: |" * (len(head) - 1)]
+        lines += [*map(_markdown_row, body), ""]
+    return "\n\n".join(["\n".join(lines), *map(_markdown, [note(best="Bold"), *warnings(tables)])]) + "\n"
+
+
+def _markdown_row(row: Iterable[str]) -> str:
+    marked = (
+        f"**{_markdown(text.removesuffix(BEST_MARK))}**" if text.endswith(BEST_MARK) else _markdown(text)
+        for text in row
+    )
+    return f"| {' | '.join(marked)} |"
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
+
+
+def as_csv(tables: Sequence[Table]) -> str:
+    """Full precision, one row for each group and column of the table."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        [
+            *("data", "group", "metric", "which", "seeds", "mean", "standard_error", "is_best", "welch_p"),
+            *("finished", "diverged", "failed", "other", "hours"),
+        ]
+    )
+    for table in tables:
+        for group in table.groups:
+            counts = (group.finished, group.diverged, group.failed, group.others)
+            hours = group.hours.mean if group.hours else None
+            for metric, which in table.columns or [("", "")]:
+                cell = group.cells.get((metric, which))
+                figures = (cell.mean.n, cell.mean.mean, cell.mean.error, cell.is_best, cell.p) if cell else ("",) * 5
+                names = (_csv(table.title), _csv(group.label), _csv(metric), which)
+                writer.writerow([*names, *figures, *counts, hours])
+    return out.getvalue()
+
+
+def _csv(text: str) -> str:
+    """A spreadsheet would run a cell that begins like a formula."""
+    return f"'{plain(text)}" if text.startswith(("=", "+", "-", "@")) else plain(text)
+
+
+def as_latex(tables: Sequence[Table]) -> str:
+    """The shape of the paper's tables: a row for each setting; IS and FID, final, for each data set."""
+    columns = [
+        (table, metric)
+        for table in tables
+        for metric, which in sorted(table.columns, key=lambda column: is_better_low(column[0]))
+        if which == FINAL
+    ]
+    lines = [
+        "% needs \\usepackage{booktabs}; final values",
+        f"% {note(best='Bold', noise='underlined')}",
+        f"\\begin{{tabular}}{{l{'c' * len(columns)}}}",
+        "\\toprule",
+    ]
+    if any(table.title for table in tables):
+        widths = {id(table): sum(other is table for other, _ in columns) for table in tables}
+        spans = [
+            f"\\multicolumn{{{widths[id(table)]}}}{{c}}{{{_latex(table.title)}}}"
+            for table in tables
+            if widths[id(table)]
+        ]
+        lines.append(f" & {' & '.join(spans)} \\\\")
+    arrows = {True: "$\\downarrow$", False: "$\\uparrow$"}
+    named = [f"{_latex(title(metric))} {arrows[is_better_low(metric)]}" for _, metric in columns]
+    lines += [f" & {' & '.join(named)} \\\\", "\\midrule"]
+    for label in dict.fromkeys(group.label for table in tables for group in table.groups):
+        figures = []
+        for table, metric in columns:
+            group = next((group for group in table.groups if group.label == label), None)
+            figures.append(_latex_figure(group.cells.get((metric, FINAL)) if group else None))
+        lines.append(f"{' & '.join([_latex(label), *figures])} \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def _latex_figure(cell: Cell | None) -> str:
+    if cell is None:
+        return "--"
+    figure = number(cell.mean, " \\pm ")
+    if cell.is_best:
+        return f"$\\mathbf{{{figure}}}$"
+    return f"\\underline{{${figure}$}}" if cell.in_noise else f"${figure}$"
+
+
+LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "·": "$\\cdot$",
+    "–": "--",
+}
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in plain(text))

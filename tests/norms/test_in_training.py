@@ -1,0 +1,139 @@
+"""Norms, audits and bounds inside whole runs of the trainer."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan_lab import norms, parts, run
+from gan_lab.config import compose, resolved, run_directory
+from gan_lab.norms import SigmaOperator, SigmaOut
+
+Recorded = Callable[[Path], list[dict[str, float]]]
+
+
+def train(tiny: list[str], *overrides: str) -> Path:
+    cfg = compose([*tiny, "train.sample_every=0", "probes.every=2", *overrides])
+    assert run.run(cfg).exit_status == 0
+    return run_directory(resolved(cfg))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["norm=none"],
+        ["norm=none", "arch=resnet", "loss=nonsaturating"],
+        ["norm=sn", "norm.gamma=shared"],
+        ["norm=bssn", "norm.gamma=per_layer", "loss=wasserstein", "optimizer.n_dis=2"],
+        ["norm=strict_sn", "arch=resnet"],
+    ],
+    ids=" ".join,
+)
+def test_no_gradient_exceeds_its_bound(tiny: list[str], recorded: Recorded, overrides: list[str]) -> None:
+    rates = ["optimizer.d_lr=1e-2", "optimizer.g_lr=1e-2"]
+    directory = train(tiny, "train.iterations=6", "probes.audit_every=3", *rates, *overrides)
+    rows = [row for row in recorded(directory) if row["iteration"] in (3, 6)]
+    assert len(rows) == 2
+    for row in rows:
+        measured = {name: value for name, value in row.items() if name.startswith("grad_norm/d/")}
+        assert len(measured) >= 8
+        for name, value in measured.items():
+            assert value <= row[name.replace("norm", "bound")] * (1 + 1e-6), name
+        assert max(measured.values()) > 0
+        assert row["slope/fake_max"] <= row["lipschitz/d"]
+        assert row["slope/real_max"] <= row["lipschitz/d"]
+        if "norm=none" not in overrides:
+            errors = [value for name, value in row.items() if name.startswith("sigma_error/")]
+            assert len(errors) == len(measured)
+            assert all(math.isfinite(error) for error in errors)
+
+
+@pytest.mark.parametrize(("n_dis", "target"), [(1, "discriminator"), (3, "discriminator"), (2, "both")])
+def test_vectors_move_once_in_each_update_of_their_network(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch, n_dis: int, target: str
+) -> None:
+    """Not for the second of two passes, the other network's updates, probes, audits, or samples."""
+    steps: Counter[int] = Counter()
+    kinds: dict[int, str] = {}
+    iterate = SigmaOut.power_iterate
+
+    def counted(self: SigmaOut, weight: Tensor) -> None:
+        steps[id(self)] += 1
+        iterate(self, weight)
+
+    build = parts.build_networks
+
+    def remembered(*arguments: object) -> tuple[nn.Module, nn.Module]:
+        networks = build(*arguments)
+        for kind, network in zip(("generator", "discriminator"), networks, strict=True):
+            for _, _, norm in norms.normalized_layers(network):
+                kinds[id(norm.estimator)] = kind
+        steps.clear()  # of the warm-up
+        return networks
+
+    monkeypatch.setattr(SigmaOut, "power_iterate", counted)
+    monkeypatch.setattr(parts, "build_networks", remembered)
+    iterations = 5
+    overrides = ["norm=sn", f"norm.target={target}", f"optimizer.n_dis={n_dis}", "train.sample_every=2"]
+    train(tiny, f"train.iterations={iterations}", "probes.audit_every=4", *overrides)
+    expected = {"discriminator": n_dis * iterations}
+    if target == "both":
+        expected["generator"] = iterations
+    assert set(kinds.values()) == set(expected)
+    assert steps == {key: expected[kind] for key, kind in kinds.items()}
+
+
+@pytest.mark.parametrize("norm", ["sn", "strict_sn"])
+def test_more_iterations_an_update_keep_up_better(tiny: list[str], recorded: Recorded, norm: str) -> None:
+    """While weights move fast: no estimate is above its exact value, and ten steps an update are near it."""
+    worst = []
+    for count in (1, 10):
+        options = ["train.iterations=20", "probes.audit_every=20", f"norm.n_power_iterations={count}"]
+        row = recorded(train(tiny, f"norm={norm}", *options))[-1]
+        layers = [name.removeprefix("sigma_exact/") for name in row if name.startswith("sigma_exact/")]
+        assert len(layers) == 8
+        for layer in layers:
+            exact, estimate = row[f"sigma_exact/{layer}"], row[f"sigma/{layer}"]
+            assert estimate <= exact * (1 + 1e-5)
+            assert row[f"sigma_error/{layer}"] == pytest.approx(1 - estimate / exact, abs=1e-5)
+        worst.append(max(row[f"sigma_error/{layer}"] for layer in layers))
+    assert worst[1] < 0.02 < 2 * worst[0]
+
+
+def test_gammas_are_logged_and_trained(tiny: list[str], recorded: Recorded) -> None:
+    rows = recorded(train(tiny, "norm=bssn", "norm.gamma=per_layer", "norm.scale=1.4", "train.iterations=8"))
+    gammas = {name: value for name, value in rows[-1].items() if name.startswith("gamma/")}
+    assert len(gammas) == 8
+    assert all(value != 1.4 for value in gammas.values())
+    assert all(value == pytest.approx(1.4, abs=0.01) for value in gammas.values())  # 8 small steps of Adam
+    shared = recorded(train(tiny, "norm=bssn", "norm.gamma=shared", "train.iterations=8"))[-1]
+    assert len({value for name, value in shared.items() if name.startswith("gamma/")}) == 1
+
+
+def test_a_normalized_generator_is_trained_and_written(tiny: list[str], recorded: Recorded) -> None:
+    """Its transposed convolutions too, with one scale for all of its layers."""
+    overrides = ["norm=strict_sn", "norm.target=generator", "norm.gamma=shared", "train.iterations=4"]
+    directory = train(tiny, *overrides)
+    row = recorded(directory)[-1]
+    assert {name for name in row if name.startswith("sigma/")} == {
+        f"sigma/g.{layer}" for layer in ("linear", "deconv1", "deconv2", "deconv3", "deconv4")
+    }
+    assert (directory / "generator.safetensors").exists()
+
+
+def test_networks_of_a_config_are_normalized_at_their_own_sizes(tiny: list[str]) -> None:
+    config = resolved(compose([*tiny, "norm=strict_sn", "norm.target=both", "arch.width=0.02"]))
+    generator, discriminator = parts.build_networks(config, torch.device("cpu"))
+    for network in (generator, discriminator):
+        for _, layer, norm in norms.normalized_layers(network):
+            assert isinstance(norm.estimator, SigmaOperator)
+            assert norm.training is layer.training is True
+    sizes = {name: norm.estimator.input_size for name, _, norm in norms.normalized_layers(discriminator)}
+    assert [sizes[f"conv{index}"][0] for index in range(7)] == [32, 32, 16, 16, 8, 8, 4]
+    assert [norm.estimator.input_size for _, _, norm in norms.normalized_layers(generator)] == [
+        (), (4, 4), (8, 8), (16, 16), (32, 32)
+    ]  # fmt: skip

@@ -1,0 +1,142 @@
+"""What the probes report, against its definitions."""
+
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan_lab import norms, probes
+from gan_lab.archs.initialization import kaiming, lecun, xavier
+from gan_lab.norms.bounds import PatchNorms
+
+
+def network(activation: nn.Module | None = None) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2, padding=1),
+        activation or nn.LeakyReLU(0.1),
+        nn.Flatten(),
+        nn.Linear(64, 1),
+        nn.Flatten(0),
+    )
+
+
+def images(count: int = 5) -> Tensor:
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_gradient_norms() -> None:
+    """Of all parameters together, and of each weight before its norm."""
+    net = network()
+    norms.normalize(net, norms.SigmaBidirectional, gamma="shared")
+    net(images()).square().sum().backward()
+    found = probes.gradient_norms(net, "d")
+    gradients = {name: parameter.grad.double().numpy() for name, parameter in net.named_parameters()}
+    assert list(found) == ["grad_norm/d", "grad_norm/d/0", "grad_norm/d/3"]
+    total = math.sqrt(sum((gradient**2).sum() for gradient in gradients.values()))
+    assert found["grad_norm/d"].item() == pytest.approx(total)
+    for name in ("0", "3"):
+        expected = np.linalg.norm(gradients[f"{name}.parametrizations.weight.original"])
+        assert found[f"grad_norm/d/{name}"].item() == pytest.approx(expected)
+
+
+def test_layers_without_a_gradient_have_no_norm() -> None:
+    net = network()
+    assert probes.gradient_norms(net, "d") == {"grad_norm/d": torch.tensor(0.0)}
+    net[0].requires_grad_(False)
+    net(images()).sum().backward()
+    assert list(probes.gradient_norms(net, "d")) == ["grad_norm/d", "grad_norm/d/3"]
+
+
+def test_slopes() -> None:
+    """`‖∇_x D(x)‖` image by image; the graph is kept for the update."""
+    net, x = network(), images().requires_grad_()
+    scores = net(x)
+    found = probes.slopes(scores, x, "real")
+    slopes = []
+    for image in x.detach():
+        single = image[None].requires_grad_()
+        net(single).backward()
+        slopes.append(single.grad.norm().item())
+    expected = {"mean": np.mean(slopes), "min": min(slopes), "max": max(slopes)}
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(
+        {f"slope/real_{kind}": value for kind, value in expected.items()}
+    )
+    scores.sum().backward()
+
+
+@pytest.mark.parametrize("rule", [lecun, xavier, kaiming])
+def test_weight_variances_stand_beside_their_targets(rule: object) -> None:
+    net = nn.Sequential(nn.Conv2d(32, 64, 3), nn.ConvTranspose2d(32, 64, 4), nn.Linear(400, 300))
+    torch.manual_seed(0)
+    rule(net)
+    found = {name: value.item() for name, value in probes.weight_variances(net).items()}
+    for name, layer in net.named_children():
+        c_in, c_out = (400, 300) if name == "2" else (32, 64)
+        taps = math.prod(getattr(layer, "kernel_size", (1,)))
+        expected = {
+            "": layer.weight.detach().double().numpy().var(),
+            "_lecun": 1 / (c_in * taps),
+            "_xavier": 2 / ((c_in + c_out) * taps),
+            "_kaiming": 2 / (c_in * taps),
+        }
+        expected["_ratio"] = expected[""] / expected["_lecun"]
+        for kind, value in expected.items():
+            assert found[f"weight_var{kind}/{name}"] == pytest.approx(value, rel=1e-5)
+        # 10,000 draws or more: the sample variance is within a few per cent of its target.
+        target = expected[f"_{rule.__name__}"]
+        assert expected[""] == pytest.approx(target, rel=0.05)
+
+
+def test_variances_are_of_the_effective_weight() -> None:
+    plain, net = network(), network()
+    norms.normalize(net, norms.SigmaOut, scale=2.0)
+    with norms.frozen(net):
+        found = probes.weight_variances(net)
+    sigma = norms.sigmas(net)["sigma/0"]
+    expected = plain[0].weight.var(correction=0) * (2 / sigma) ** 2
+    assert found["weight_var/0"].item() == pytest.approx(expected.item())
+    assert found["weight_var_ratio/0"].item() == pytest.approx(27 * expected.item())
+
+
+def audited(net: nn.Module, with_gradients: bool = True) -> dict[str, float]:
+    patches, x = PatchNorms(net), images()
+    with patches:
+        scores = net(x)
+    gradients = torch.autograd.grad(scores.square().sum(), scores) if with_gradients else None
+    return {name: value.item() for name, value in probes.audited(net, x[:1], patches, gradients).items()}
+
+
+def test_audited() -> None:
+    net = network()
+    norms.normalize(net, norms.SigmaOut, scale=1.5, warmup_iterations=2)
+    net.eval()
+    found = audited(net)
+    kinds = ("operator_norm", "sigma_exact", "sigma_error", "grad_bound/d")
+    assert set(found) == {"lipschitz/d", *(f"{kind}/{layer}" for kind in kinds for layer in ("0", "3"))}
+    for layer in ("0", "3"):
+        weight = norms.trained_weight(net.get_submodule(layer)).detach().flatten(1)
+        exact, estimate = np.linalg.norm(weight, 2), norms.sigmas(net)[f"sigma/{layer}"].item()
+        assert found[f"sigma_exact/{layer}"] == pytest.approx(exact, rel=1e-5)
+        assert found[f"sigma_error/{layer}"] == pytest.approx(1 - estimate / exact, abs=1e-6)
+    assert found["operator_norm/3"] == pytest.approx(1.5)
+    assert found["lipschitz/d"] == pytest.approx(found["operator_norm/0"] * 1.5)
+    assert not [name for name in audited(net, with_gradients=False) if name.startswith("grad_bound")]
+
+
+def test_what_an_audit_cannot_say_is_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    net = network(activation=nn.GELU())
+    assert sorted(audited(net)) == ["operator_norm/0", "operator_norm/3"]
+    assert "no gradient bounds: no Lipschitz constant is known for GELU" in caplog.text
+
+    normed = network(activation=nn.BatchNorm2d(4))
+    assert sorted(audited(normed)) == ["lipschitz/d", "operator_norm/0", "operator_norm/3"]
+    assert "batch norm in training mode" in caplog.text
+
+    nn.init.constant_(net[3].weight, math.nan)
+    assert audited(net) == {}
+    assert "no audit: layer 3 cannot be audited: its weight is not finite" in caplog.text
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
