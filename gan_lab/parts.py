@@ -55,7 +55,7 @@ def build(node: dict[str, Any], axis: str, *arguments: Any, **named: Any) -> Any
     make = factory(node, axis)
     try:
         return make(*arguments, **named)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, LookupError, RuntimeError) as error:
         raise UserError(
             f"the config of {axis} does not fit {node['_target_']}: {_one_line(error)}"
         ) from error

@@ -95,9 +95,9 @@ def _run(config: dict[str, Any], stop: StopRequest) -> Outcome:
         record_length = _restore(trainer, state, directory) if state else 0
 
         # From here on the directory is this run's to change.
+        record = JsonLines(directory.metrics, record_length)
         directory.remove_litter()
         directory.write_config(config)
-        record = JsonLines(directory.metrics, record_length)
         if record.length() < record_length:
             log.warning("lines are missing from %s, and stay so", directory.metrics)
         start = trainer.iteration
@@ -196,11 +196,11 @@ def _restore(trainer: Trainer, state: dict[str, Any], directory: RunDirectory) -
         if min(iteration, record_length) < 0:
             raise ValueError("a negative iteration or length")
     except Exception as error:  # of another architecture or version, it can be wrong in any way
+        reason = f"no {error}" if isinstance(error, KeyError) else _one_line(error)[:200]
         raise UserError(
-            f"the checkpoints in {directory.checkpoints} do not fit this config ({_one_line(error)[:200]}): "
+            f"the checkpoints in {directory.checkpoints} do not fit this config ({reason}): "
             "start over with fresh=true, which keeps them aside"
         ) from error
-    log.info("resumed from iteration %d", iteration)
     return record_length
 
 

@@ -65,7 +65,8 @@ class RunDirectory:
     def create(self) -> None:
         """Make the directory; raises UserError where it cannot be written."""
         with self._writing():
-            self.root.mkdir(parents=True, exist_ok=True)
+            for folder in (self.root, self.samples, self.checkpoints):
+                folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.root).close()
 
     def set_aside(self) -> None:
@@ -126,7 +127,10 @@ class RunDirectory:
     def write_status(
         self, state: str, iteration: int, reason: str, seed: int, device: str, **details: str | int
     ) -> None:
-        """Record how the run stands: one of the five states, after `iteration` iterations, and why."""
+        """Record how the run stands: one of the five states, after `iteration` iterations, and why.
+
+        Raises OSError where even that cannot be written.
+        """
         status = {
             "state": state,
             "iteration": iteration,
@@ -140,8 +144,7 @@ class RunDirectory:
         try:
             write_json(self.status, status)
         except OSError:
-            with contextlib.suppress(OSError):  # a disk that takes nothing at all
-                self._overwrite_status(status)
+            self._overwrite_status(status)
 
     def _overwrite_status(self, status: dict[str, Any]) -> None:
         """On a full disk: reuse the space that the old status takes, which needs no new room."""

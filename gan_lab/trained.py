@@ -45,19 +45,7 @@ def load(source: Path, device: torch.device, allow: Sequence[str] = ()) -> Train
     where there is no whole generator, or where the config names anything else.
     """
     directory, weights = _locate(source)
-    config = directory.read_config()
-    for target in _targets({axis: config.get(axis) for axis in ("arch", "init", "norm")}):
-        _refuse_untrusted(target, (*TRUSTED, *allow), directory.config)
-    try:
-        check(config)
-        generator, _ = build_networks(config, device)
-    except UserError:
-        raise
-    except Exception as error:  # a config of another version, or a spoilt one, can be wrong in any way
-        raise UserError(
-            f"no networks can be built from {directory.config}, which is damaged or of another version "
-            f"({type(error).__name__}: {_first_line(error)}): take another run"
-        ) from error
+    config, generator, _ = networks(directory, device, allow)
     try:
         generator.load_state_dict(_read(weights))
     except UserError:
@@ -68,6 +56,30 @@ def load(source: Path, device: torch.device, allow: Sequence[str] = ()) -> Train
             "another file of that run"
         ) from error
     return Trained(generator.eval().requires_grad_(False), config, weights)
+
+
+def networks(
+    directory: RunDirectory, device: torch.device, allow: Sequence[str] = ()
+) -> tuple[dict[str, Any], nn.Module, nn.Module]:
+    """A run's config, and the generator and the discriminator that it describes, as before training.
+
+    `allow` names further modules that the config may take networks and norms from. Raises UserError where it
+    names anything else, or nothing can be built from it.
+    """
+    config = directory.read_config()
+    for target in _targets({axis: config.get(axis) for axis in ("arch", "init", "norm")}):
+        _refuse_untrusted(target, (*TRUSTED, *allow), directory.config)
+    try:
+        check(config)
+        generator, discriminator = build_networks(config, device)
+    except UserError:
+        raise
+    except Exception as error:  # a config of another version, or a spoilt one, can be wrong in any way
+        raise UserError(
+            f"no networks can be built from {directory.config}, which is damaged or of another version "
+            f"({type(error).__name__}: {_first_line(error)}): take another run"
+        ) from error
+    return config, generator, discriminator
 
 
 def is_run(source: Path) -> bool:

@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 
 from gan_lab.errors import UserError
-from gan_lab.files import write_text
 from gan_lab.report.comparison import compare, read_scores
-from gan_lab.report.page import write_page
+from gan_lab.report.page import render, write
 from gan_lab.report.runs import find, find_key, where
 from gan_lab.report.tables import as_csv, as_latex, as_markdown, as_text
 
@@ -27,16 +26,21 @@ def main(arguments: list[str] | None = None) -> int:
         runs, damaged = find(given.outputs)
         runs = where(runs, given.where)
         by = [find_key(runs, key) for key in given.by.split(",")] if given.by else None
-        found, unread = read_scores(runs)
+        if given.out:
+            html, found = render(given.outputs, runs, damaged, by)
+            write(given.out, html)
+        else:
+            found, unread = read_scores(runs)
+            damaged += unread
         tables = compare(runs, found, by)
-        for form, render in (("csv", as_csv), ("markdown", as_markdown), ("latex", as_latex)):
+        for form, as_form in (("csv", as_csv), ("markdown", as_markdown), ("latex", as_latex)):
             if path := getattr(given, form):
-                _write(path, render(tables))
+                write(path, as_form(tables))
         print(as_text(tables, bold=sys.stdout.isatty()))
-        for trouble in (*damaged, *unread):
+        for trouble in damaged:
             print(f"damaged: {trouble.name}: {trouble.reason}", file=sys.stderr)
         if given.out:
-            print(f"\npage: {write_page(given.outputs, given.out, given.where, by)}")
+            print(f"\npage: {given.out}")
         if given.wandb:
             from gan_lab.report.wandb_report import save
 
@@ -45,13 +49,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}): give another file") from error
 
 
 if __name__ == "__main__":

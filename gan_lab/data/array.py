@@ -53,7 +53,7 @@ def open_array(path: Path) -> ImageArray:
             raise ValueError(
                 f"shape {list(images.shape)} and type {images.dtype}, expected {metadata['shape']}"
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"the prepared array {path} cannot be read ({error}): delete it and {description.name}, and "
             "start again to prepare it anew"

@@ -1,15 +1,19 @@
 """Raw images in, a prepared array out: on all cores, in a stream, and resumable."""
 
+import contextlib
 import hashlib
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Protocol
-
-import torch
-from torch.utils.data import DataLoader, Dataset
 
 from gan_lab.data.array import ImageArray, open_array
 from gan_lab.data.partial import Partial, exclusively
@@ -82,7 +86,7 @@ def prepare(
                     origin.check(raw)
                 _fill(partial, open_source(raw, recipe), raw, origin.images, max_damaged)
                 partial.finish(description)
-    except _WorkerDiedError as error:  # outside of the block, which keeps what is done
+    except BrokenProcessPool as error:  # outside of the block, which keeps what is done
         raise UserError(
             f"a process that decodes images for {path} was killed, for want of memory perhaps: start again "
             "with more memory or fewer cores, and it goes on where it stopped"
@@ -97,8 +101,11 @@ def _fill(partial: Partial, source: Source, raw: Path, expected: int | None, max
         partial.refuse_if_too_large(total)
     done = partial.rows + len(partial.damaged)
     print(f"{'going on with' if done else 'preparing'} {partial.path} from {raw}", file=sys.stderr)
-    with Progress(partial.path.stem, total, start=done) as progress:
-        for chunk in _decoded(source, partial.chunks, total):
+    with (
+        contextlib.closing(_decoded(source, partial.chunks, total)) as decoded,
+        Progress(partial.path.stem, total, start=done) as progress,
+    ):
+        for chunk in decoded:
             partial.append(chunk)
             progress.update(len(chunk.images) + len(chunk.damaged))
             if total is not None:
@@ -124,47 +131,41 @@ def _refuse_damage(partial: Partial, raw: Path, total: int, max_damaged: float) 
         )
 
 
-class _WorkerDiedError(Exception):
-    """A decoding process ended before its time."""
-
-
-class _Decoding(Dataset[Decoded | UserError]):
-    """What a worker does with a chunk. Errors are returned: raised, they would arrive with a traceback."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-
-    def __getitem__(self, chunk: Any) -> Decoded | UserError:
-        try:
-            return self.source.decode(chunk)
-        except UserError as error:
-            return error
-
-
-def _decoded(source: Source, first: int, total: int | None) -> Iterator[Decoded]:
+def _decoded(source: Source, first: int, total: int | None) -> Generator[Decoded, None, None]:
     """The chunks from number `first` on, decoded by a process for each core, in their order."""
-    is_small = total is not None and total <= IMAGES_PER_CHUNK
-    loader = DataLoader(
-        _Decoding(source),
-        sampler=source.chunks(first),
-        batch_size=None,
-        collate_fn=_unchanged,
-        num_workers=0 if is_small else cores(),
-        generator=torch.Generator(),  # or it would draw from the global one
-    )
-    try:
-        for outcome in loader:
-            if isinstance(outcome, UserError):
-                raise outcome
-            yield outcome
-    except RuntimeError as error:
-        if "DataLoader worker" in str(error) and "Caught" not in str(error):
-            raise _WorkerDiedError from error
-        raise
+    if total is not None and total <= IMAGES_PER_CHUNK:
+        yield from map(source.decode, source.chunks(first))
+        return
+    workers = cores()
+    with ProcessPoolExecutor(workers, initializer=_adopt, initargs=(source, os.getpid())) as pool:
+        pending: deque[Future[Decoded]] = deque()
+        for chunk in source.chunks(first):
+            pending.append(pool.submit(_decode, chunk))
+            if len(pending) > 2 * workers:  # enough to keep all busy, and no more in memory
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
-def _unchanged(outcome: Any) -> Any:
-    return outcome
+def _adopt(source: Source, parent: int) -> None:
+    """Make this worker ready: it decodes chunks of `source`, and ends when its parent is gone."""
+    global _source
+    _source = source
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to act on
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+
+
+_source: Source  # a worker's
+
+
+def _decode(chunk: Any) -> Decoded:
+    return _source.decode(chunk)
 
 
 def cores() -> int:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,8 @@ def _create(registered: str, content: bytes, path: Path, suffix: str, device: to
 def _refuse_code(content: bytes, path: Path) -> None:
     """torch-fidelity unpickles whatever a file holds, so what holds more than plain tensors is not loaded."""
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about what is refused anyway
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
             f"{path} is damaged or holds more than tensors, and is not loaded: give a plain state_dict"

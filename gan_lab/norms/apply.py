@@ -26,7 +26,7 @@ def normalize(
     scale: float = 1.0,
     gamma: Gamma = "none",
     n_power_iterations: int = 1,
-    warmup_iterations: int = 15,
+    warmup_iterations: int = 50,
     example_input: Tensor | None = None,
 ) -> list[str]:
     """Normalize every linear, convolution and transposed convolution layer of `network`, in place.

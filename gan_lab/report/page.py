@@ -28,7 +28,6 @@ from gan_lab.report.runs import (
     settings,
     text,
     values,
-    where,
 )
 
 NUMBERS_BUDGET = 1_300_000  # bytes of the page for series, as base64
@@ -43,27 +42,42 @@ SHOWN = re.compile(
 TARGETS = ("lecun", "xavier", "kaiming")
 
 
-def write_page(root: Path, out: Path, conditions: Sequence[str] = (), by: Sequence[str] | None = None) -> Path:
-    """Write the page about the runs below `root` that meet the conditions; returns its path, `out`.
+def write_page(root: Path, out: Path) -> Path:
+    """Write the page about all runs below `root`; returns its path, `out`.
 
-    `by` are config keys to group by at first, None for every setting that differs. Damaged runs are named on
-    the page. Raises UserError without a run, or where the page cannot be written.
+    Damaged runs are named on the page. Raises UserError without a run, or where the page cannot be written.
+    """
+    runs, damaged = find(root)
+    html, _ = render(root, runs, damaged, by=None)
+    write(out, html)
+    return out
+
+
+def write(out: Path, text: str) -> None:
+    """Write a result whole or not at all; raises UserError where that cannot be."""
+    try:
+        write_text(out, text)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}): give another file") from error
+
+
+def render(
+    root: Path, runs: Sequence[Run], damaged: Sequence[Damaged], by: Sequence[str] | None
+) -> tuple[str, dict[str, Scores]]:
+    """The page, and the runs' scores by their names, for which the metrics need not be read again.
+
+    `by` are config keys to group by at first, None for every setting that differs.
     """
     plotly = _plotly()
-    runs, damaged = find(root)
-    runs = where(runs, conditions)
     pack = Pack()
-    facts = _facts(runs, damaged, pack) | {
+    facts, found = _facts(runs, damaged, pack)
+    facts |= {
         "root": str(root),
-        "written": time.strftime("%-d %B %Y, %H:%M"),
+        "written": time.strftime("%Y-%m-%d %H:%M"),
         "version": gan_lab.__version__,
         "by": list(by) if by else None,
     }
-    try:
-        write_text(out, _html(plotly, pack.finish(facts)))
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}): give another file") from error
-    return out
+    return _html(plotly, pack.finish(facts)), found
 
 
 def _plotly() -> str:
@@ -74,23 +88,28 @@ def _plotly() -> str:
     return get_plotlyjs()
 
 
-def _facts(runs: Sequence[Run], damaged: Sequence[Damaged], pack: Pack) -> dict[str, Any]:
-    """What page.js is told; the long parts go into `pack`."""
+def _facts(
+    runs: Sequence[Run], damaged: Sequence[Damaged], pack: Pack
+) -> tuple[dict[str, Any], dict[str, Scores]]:
+    """What page.js is told, its long parts in `pack`; and the runs' scores."""
     troubles = [[trouble.name, trouble.reason] for trouble in damaged]
     glimpses = [records.glimpse(run.directory.metrics) for run in runs]
     wanted = [[name for name in seen if SHOWN.fullmatch(name)] + metrics(seen) for seen in glimpses]
     stretches = _stretches(sum(map(len, wanted)))
-    entries = []
+    entries: list[dict[str, Any]] = []
+    found: dict[str, Scores] = {}
     for run, seen, names in zip(runs, glimpses, wanted, strict=True):
         record = Record.empty()
         try:
-            timed = [STEP_TIME] if STEP_TIME in seen else []
-            record = records.read(run.directory.metrics, [*names, *timed])
+            if names:
+                record = records.read(run.directory.metrics, [*names, *([STEP_TIME] if STEP_TIME in seen else [])])
         except UserError as error:
             troubles.append([run.name, str(error)])
         if record.damaged:
             troubles.append([run.name, f"{record.damaged} lines of metrics.jsonl cannot be read"])
-        entries.append(_entry(run, record, names, stretches, pack) | {"targets": _targets(seen)})
+        found[run.name] = scores(record)
+        series = _series(run, record, names, stretches, pack)
+        entries.append(_entry(run, found[run.name]) | {"series": series, "targets": _targets(seen)})
     troubles += _add_grids(runs, entries, pack)
     protocols = list(dict.fromkeys(repr(protocol(run)) for run in runs))
     telling = [key for key in settings(runs) if key.startswith(("dataset.", "metrics."))]
@@ -106,7 +125,7 @@ def _facts(runs: Sequence[Run], damaged: Sequence[Damaged], pack: Pack) -> dict[
         "keys": [_key(runs, key) for key in dict.fromkeys(key for run in runs for key in run.config)],
         "differing": differing(runs),
         "settings": setting_keys(runs),
-    }
+    }, found
 
 
 def _stretches(series: int) -> int:
@@ -115,10 +134,7 @@ def _stretches(series: int) -> int:
     return min(most, max(least, int(NUMBERS_BUDGET / 1.9 / 3 / max(1, series))))
 
 
-def _entry(run: Run, record: Record, names: Sequence[str], stretches: int, pack: Pack) -> dict[str, Any]:
-    reached: Scores = scores(record)
-    last = max(run.iterations, run.iteration, 1)
-    thinned = {name: downsample(record.iteration, record.columns[name], stretches, last) for name in names if name in record.columns}
+def _entry(run: Run, reached: Scores) -> dict[str, Any]:
     return {
         "name": run.name,
         "state": run.state,
@@ -130,8 +146,17 @@ def _entry(run: Run, record: Record, names: Sequence[str], stretches: int, pack:
         "hours": reached.hours,
         "final": reached.final,
         "best": reached.best,
-        "series": {name: pack.series(series) for name, series in thinned.items() if len(series.mean)},
     }
+
+
+def _series(run: Run, record: Record, names: Sequence[str], stretches: int, pack: Pack) -> dict[str, list[float]]:
+    last = max(run.iterations, run.iteration, 1)
+    thinned = {
+        name: downsample(record.iteration, record.columns[name], stretches, last)
+        for name in names
+        if name in record.columns
+    }
+    return {name: pack.series(series) for name, series in thinned.items() if len(series.mean)}
 
 
 def _targets(seen: dict[str, float | None]) -> dict[str, list[float | None]]:

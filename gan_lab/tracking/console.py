@@ -1,14 +1,12 @@
 """Progress for a person: a bar on a terminal, plain lines where the output is not one."""
 
-import logging
+import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from tqdm import tqdm
-
-log = logging.getLogger(__name__)
 
 SHOWN = {"loss/d": "D", "loss/g": "G", "metric/fid": "FID", "metric/fid_digits": "FID digits"}
 
@@ -26,6 +24,13 @@ class Console:
     def log(self, iteration: int, values: Mapping[str, float]) -> None:
         self._shown |= {short: values[name] for name, short in SHOWN.items() if name in values}
         text = "  ".join(f"{short} {value:.3f}" for short, value in self._shown.items())
+        stream = sys.stdout if self._bar is None else sys.stderr
+        try:
+            self._show(iteration, text)
+        except OSError:  # nobody listens any more, as after `| head`: the run goes on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+    def _show(self, iteration: int, text: str) -> None:
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(iteration - self._bar.n)

@@ -26,7 +26,7 @@ def effective_mode(mode: str) -> str:
 
     settings = wandb.Settings(silent=True)
     if mode != "auto":
-        settings.mode = mode  # type: ignore[assignment]
+        settings.mode = mode
     configured = wandb.setup(settings).settings.mode
     if configured != "online":
         return configured

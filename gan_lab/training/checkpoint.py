@@ -3,6 +3,7 @@
 import hashlib
 import io
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def load(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about what is refused anyway
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
             f"{path} is no checkpoint that can be loaded safely ({type(error).__name__}): take another, or "
