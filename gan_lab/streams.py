@@ -13,9 +13,9 @@ import torch
 def stream(seed: int, purpose: str, *index: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator for one purpose at one index, e.g. `stream(0, "latents", iteration, 1)`.
 
-    Different arguments give statistically independent streams (numpy's SeedSequence mixes them), where those of
-    one purpose have equally many indices: zeros at the end count for nothing. On the CPU torch keeps 32 bits of
-    a seed, so that among n streams about n²/2³³ pairs are the same.
+    Different arguments give statistically independent streams (numpy's SeedSequence mixes them), where those
+    of one purpose have equally many indices: zeros at the end count for nothing. On the CPU torch keeps 32
+    bits of a seed, so that among n streams about n²/2³³ pairs are the same.
     """
     entropy = [seed, zlib.crc32(purpose.encode()), *index]
     state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]

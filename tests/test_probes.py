@@ -140,3 +140,34 @@ def test_what_an_audit_cannot_say_is_left_out_with_a_warning(caplog: pytest.LogC
     assert audited(net) == {}
     assert "no audit: layer 3 cannot be audited: its weight is not finite" in caplog.text
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
+
+
+@pytest.mark.parametrize(
+    ("estimator", "c_in", "c_out", "k"),
+    [
+        (norms.SigmaOut, 64, 32, 4),
+        (norms.SigmaOut, 32, 128, 3),
+        (norms.SigmaBidirectional, 64, 64, 3),
+        (norms.SigmaBidirectional, 16, 128, 3),
+    ],
+)
+def test_variances_under_a_norm_follow_the_theory(
+    estimator: type[norms.SigmaEstimator], c_in: int, c_out: int, k: int
+) -> None:
+    """docs/theory.md: the ratio to LeCun's is s² ‖W‖² / (c_out σ²), for Gaussian weights known before."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(c_in, c_out, k))
+    lecun(net)
+    norms.normalize(net, estimator, scale=1.5, warmup_iterations=300)
+    with norms.frozen(net):
+        ratio = probes.weight_variances(net)["weight_var_ratio/0"].item()
+    weight = norms.trained_weight(net[0]).detach()
+    sigma = norms.sigmas(net)["sigma/0"].item()
+    identity = 1.5**2 * (weight.square().sum() / (c_out * sigma**2)).item()
+    assert ratio == pytest.approx(identity, rel=1e-3)
+    fan_in, fan_out = c_in * k**2, c_out * k**2
+    out, into = math.sqrt(c_out) + math.sqrt(fan_in), math.sqrt(c_in) + math.sqrt(fan_out)
+    spread = out if estimator is norms.SigmaOut else (out + into) / 2
+    assert ratio == pytest.approx(1.5**2 * fan_in / spread**2, rel=0.1)
+    if estimator is norms.SigmaOut:
+        assert 1.5**2 / c_out <= ratio <= 1.5**2

@@ -312,6 +312,6 @@ def test_a_run_that_is_going_on_is_not_started_twice(
         outcome, _ = go(overrides)
         assert outcome.exit_status == 2
         assert "is being trained by process" in capsys.readouterr().err
-        assert {path.name for path in directory.iterdir()} == {"lock"}
+        assert [path for path in directory.rglob("*") if path.is_file()] == [directory / "lock"]
     outcome, _ = go(overrides)
     assert outcome.exit_status == 0

@@ -88,8 +88,9 @@ def test_an_old_run_is_kept_under_a_new_name_each_time(directory: RunDirectory) 
 
 def test_creating_it_again_changes_nothing(directory: RunDirectory) -> None:
     directory.log.write_text("kept")
+    before = sorted(directory.root.rglob("*"))
     directory.create()
-    assert [path.name for path in directory.root.iterdir()] == ["train.log"]
+    assert sorted(directory.root.rglob("*")) == before
     assert directory.log.read_text() == "kept"
 
 

@@ -160,7 +160,8 @@ def test_a_sweep_leaves_nothing_where_it_was_started(sweep: tuple[Any, list[str]
 def test_sigterm_ends_a_sweep_and_the_interrupted_run_goes_on_bit_for_bit(
     tiny: list[str], tmp_path: Path, recorded: Recorded
 ) -> None:
-    overrides = [*tiny, "train.iterations=100", "train.sample_every=50", "train.checkpoint_every=1000"]
+    overrides = [*tiny, "train.iterations=150", "probes.every=50"]
+    overrides += ["train.sample_every=50", "train.checkpoint_every=1000"]
     seeds = [[*overrides, f"seed={seed}"] for seed in (0, 1)]
     first, second = (run_directory(resolved(compose(seed))) for seed in seeds)
     process = subprocess.Popen(
@@ -180,7 +181,7 @@ def test_sigterm_ends_a_sweep_and_the_interrupted_run_goes_on_bit_for_bit(
     assert "Traceback" not in out + error
     stopped = RunDirectory(first).read_status()
     assert stopped["state"] == "interrupted"
-    assert 20 <= stopped["iteration"] < 100
+    assert 20 <= stopped["iteration"] < 150
     assert "SIGTERM" in stopped["reason"]
     assert not second.exists()  # the rest of the sweep is not started
 
@@ -188,7 +189,7 @@ def test_sigterm_ends_a_sweep_and_the_interrupted_run_goes_on_bit_for_bit(
     for command in (seeds[0], undisturbed):
         assert run(compose(command)).exit_status == 0
     expected = run_directory(resolved(compose(undisturbed)))
-    assert [row["iteration"] for row in recorded(first)] == list(range(5, 101, 5))
+    assert [row["iteration"] for row in recorded(first)] == list(range(5, 151, 5))
     assert recorded(first) == recorded(expected)
-    for name in ("generator.safetensors", "samples/00000050.png", "samples/00000100.png"):
+    for name in ("generator.safetensors", "samples/00000050.png", "samples/00000150.png"):
         assert (first / name).read_bytes() == (expected / name).read_bytes(), name

@@ -10,7 +10,7 @@ from PIL import Image
 TILES = 6  # of the grid's ten in each direction: the more runs there are, the more a whole grid would shrink
 PADDING = 2  # pixels around each image of a grid
 MOST_PIXELS = 50_000_000  # of a grid that is opened at all
-STEPS = 12  # iterations shown of a run, where there is room
+STEPS, MOST_GRIDS = 12, 300  # iterations shown of a run, and grids of all runs
 LADDER = ((300, 75), (240, 70), (200, 65), (160, 60), (128, 55), (96, 50), (64, 45))  # side in pixels, quality
 
 
@@ -33,24 +33,35 @@ def shrink(folders: Sequence[tuple[Path, int]], budget: int) -> tuple[list[list[
 
     A run is given as its folder of samples and the side of one image in pixels.
     """
-    steps = max(2, min(STEPS, 300 // max(1, len(folders))))
-    chosen = [_spread(available(folder), steps) for folder, _ in folders]
-    count = sum(map(len, chosen))
-    side, quality = _fitting([(paths, size) for paths, (_, size) in zip(chosen, folders, strict=True)], budget, count)
+    steps = max(2, min(STEPS, MOST_GRIDS // max(1, len(folders))))
+    chosen = [(_spread(available(folder), steps), size) for folder, size in folders]
+    for side, quality in LADDER:
+        if _likely_bytes(chosen, side, quality) <= budget:
+            grids, unread = _encode_all(chosen, side, quality)
+            if sum(len(grid.webp) for some in grids for grid in some) <= budget:
+                return grids, unread
+    return [[] for _ in folders], [f"{sum(len(paths) for paths, _ in chosen)} grids have no room on the page"]
+
+
+def _likely_bytes(chosen: Sequence[tuple[dict[int, Path], int]], side: int, quality: int) -> float:
+    """What all grids may take, judged by the first and the last one of a few runs."""
+    probes = [([*paths.values()][place], size) for paths, size in chosen[:: max(1, len(chosen) // 4)] if paths for place in (0, -1)]
+    sizes = [len(grid.webp) for some in _encode_all([({0: path}, size) for path, size in probes], side, quality)[0] for grid in some]
+    return sum(len(paths) for paths, _ in chosen) * sum(sizes) / len(sizes) if sizes else 0
+
+
+def _encode_all(
+    chosen: Sequence[tuple[dict[int, Path], int]], side: int, quality: int
+) -> tuple[list[list[Grid]], list[str]]:
     grids: list[list[Grid]] = []
     unread: list[str] = []
-    spent = 0
-    for paths, (_, size) in zip(chosen, folders, strict=True):
+    for paths, size in chosen:
         grids.append([])
         for iteration, path in paths.items():
             try:
-                webp = _encode(path, size, side, quality)
+                grids[-1].append(Grid(iteration, _encode(path, size, side, quality)))
             except Exception as error:  # a damaged image can fail in any way
-                unread.append(f"{path.name} cannot be read ({error})")
-                continue
-            if spent + len(webp) <= budget:
-                spent += len(webp)
-                grids[-1].append(Grid(iteration, webp))
+                unread.append(f"{path.parent.parent.name}/samples/{path.name} cannot be read ({error})")
     return grids, unread
 
 
@@ -60,21 +71,6 @@ def _spread(paths: dict[int, Path], steps: int) -> dict[int, Path]:
     if len(items) <= steps:
         return paths
     return dict(items[round(k * (len(items) - 1) / (steps - 1))] for k in range(steps))
-
-
-def _fitting(chosen: Sequence[tuple[dict[int, Path], int]], budget: int, count: int) -> tuple[int, int]:
-    """The largest side and quality at which `count` grids are likely to fit, judged by the last of a few runs."""
-    probes = [(list(paths.values())[-1], size) for paths, size in chosen if paths][:6]
-    for side, quality in LADDER:
-        sizes = []
-        for path, size in probes:
-            try:
-                sizes.append(len(_encode(path, size, side, quality)))
-            except Exception:  # named when its turn comes
-                continue
-        if not sizes or 1.1 * count * sum(sizes) / len(sizes) <= budget:
-            return side, quality
-    return LADDER[-1]
 
 
 def _encode(path: Path, size: int, side: int, quality: int) -> bytes:

@@ -14,7 +14,7 @@ STEPS = 65534  # between the least and the greatest number of a series
 
 
 class Pack:
-    """Gathers series and images, whose descriptions go into the JSON; the reader is `unpack` in page.js."""
+    """Gathers series and images, whose descriptions go into the JSON; the reader is assets/data.js."""
 
     def __init__(self) -> None:
         self._iterations: dict[bytes, int] = {}

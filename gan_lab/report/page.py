@@ -32,13 +32,14 @@ from gan_lab.report.runs import (
 
 NUMBERS_BUDGET = 1_300_000  # bytes of the page for series, as base64
 IMAGES_BUDGET = 850_000  # bytes of the images as they are
-STRETCHES = (24, 400)  # into how many a series is cut at least and at most
+STRETCHES = (24, 120)  # into how many a series is cut at least and at most
 MOST_RUNS_OF_GRIDS = 36
 
 SHOWN = re.compile(
     r"loss/(d|g|penalty)|score/(real|fake)|grad_norm/[dg]|slope/(real|fake)_(mean|min|max)"
     r"|(grad_norm/d|grad_bound/d|sigma|weight_var|gamma)/.+|lipschitz/d"
 )
+SCRIPTS = ("statistics", "data", "groups", "charts", "sections", "main")
 TARGETS = ("lecun", "xavier", "kaiming")
 
 
@@ -193,7 +194,8 @@ def _key(runs: Sequence[Run], key: str) -> list[Any]:
 def _html(plotly: str, data: str) -> str:
     """The template filled in. A policy allows these two scripts and nothing from outside."""
     assets = resources.files("gan_lab.report") / "assets"
-    script = (assets / "page.js").read_text(encoding="utf-8")
+    sources = ((assets / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    script = "\n".join(["'use strict';", "(() => {", *sources, "})();"])
     parts = {
         "policy": f"default-src 'none'; script-src {_hash(script)} {_hash(plotly)}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'",

@@ -26,10 +26,11 @@ INTERRUPTED = 4
 
 
 # Three sample grids and four checkpoints; and the same with two evaluations of three batches each.
-UNJUDGED = (
-    "experiment=tiny metrics=none tracker=local device=cpu arch.width=0.03125 train.batch_size=4 "
-    "train.iterations=12 train.log_every=2 train.sample_every=5 train.checkpoint_every=3"
-).split()
+UNJUDGED = [
+    *("experiment=tiny", "metrics=none", "tracker=local", "device=cpu", "arch.width=0.03125"),
+    *("train.batch_size=4", "train.iterations=12", "train.log_every=2", "train.sample_every=5"),
+    "train.checkpoint_every=3",
+]
 JUDGED = [*UNJUDGED, "metrics=digits", "metrics.num_generated=120", "metrics.batch_size=40"]
 JUDGED += ["train.evaluate_every=8"]
 

@@ -103,7 +103,7 @@ def _lines(
             body = _body(_losses(norm, phase, rng) | {"loss/d": 1000.0})
         if row % evaluate_every == 0 or row == rows:
             fid = goal + 160 * math.exp(-6 * row / rows) + rng.normal() * 0.4
-            scores = {"metric/fid": fid, "metric/is_mean": 9.2 - fid / 14, "metric/is_std": 0.08}
+            scores = {"metric/fid": fid, "metric/is_mean": 1 + 9 * math.exp(-fid / 70), "metric/is_std": 0.08}
             body = f"{body[:-2]}, {_body(scores)}"
         yield f'{{"iteration": {iteration}, {body}'
 

@@ -25,7 +25,7 @@ def directory(tmp_path: Path, request: pytest.FixtureRequest) -> RunDirectory:
     made = RunDirectory(tmp_path / request.param)
     made.create()
     made.metrics.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    made.samples.mkdir()
+    made.samples.mkdir(exist_ok=True)
     for iteration in (10, 20, 30):
         (made.samples / f"{iteration:08d}.png").touch()
     made.log.touch()

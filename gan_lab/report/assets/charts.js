@@ -1,0 +1,170 @@
+// Plotly's side: traces of groups and runs, and cards that draw their chart when they come near the screen.
+const CAN_HOVER = window.matchMedia("(hover: hover)").matches;
+const CONFIG = {
+  displaylogo: false,
+  responsive: true,
+  displayModeBar: CAN_HOVER ? "hover" : false,
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+};
+const MANY_GROUPS = 10; // from which on bands would hide each other
+
+/** Plotly takes text for markup: what comes from a run must not be any. */
+const safe = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+function axis(more = {}) {
+  const common = { gridcolor: ink("line"), linecolor: ink("line"), zeroline: false, tickfont: { size: 11 } };
+  return { ...common, automargin: true, ...more };
+}
+
+const iterationAxis = (more = {}) => axis({ nticks: 6, exponentformat: "SI", minexponent: 3, tickformat: "~s", ...more });
+
+/** The axis of values: a logarithmic one has ticks at the decades, or at 1, 2, 5 where there are few. */
+function valueAxis(isLog, traces, more = {}) {
+  if (!isLog) return axis(more);
+  let [least, most] = [Infinity, -Infinity];
+  for (const { y } of traces) {
+    for (const value of y) {
+      if (value > 0 && value < least) least = value;
+      if (value > most) most = value;
+    }
+  }
+  const decades = Math.log10(most / least);
+  const ticks = decades > 1.7 ? { dtick: Math.ceil(decades / 5), exponentformat: "power" } : { dtick: "D2", tickformat: "~g" };
+  return axis({ type: "log", ...ticks, ...more, nticks: undefined });
+}
+
+function layout(more = {}) {
+  return {
+    margin: { l: 48, r: 10, t: 8, b: 34 },
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    showlegend: false,
+    font: { family: "system-ui, sans-serif", size: 12, color: ink("quiet") },
+    hovermode: state.show === "runs" || shownGroups().length > 8 ? "closest" : "x unified",
+    hoverlabel: { bgcolor: ink("card"), bordercolor: ink("line"), font: { color: ink("ink"), size: 12 }, namelength: 40 },
+    dragmode: CAN_HOVER ? "zoom" : false,
+    ...more,
+  };
+}
+
+function line(x, y, name, style, more = {}) {
+  return {
+    type: "scatter",
+    mode: x.length > 60 ? "lines" : "lines+markers",
+    x,
+    y,
+    name: safe(name),
+    marker: { size: x.length > 1 ? 4 : 8, color: style.colour },
+    line: { color: style.colour, width: 2, dash: style.dash },
+    hovertemplate: "%{y:.4~g}<extra>%{fullData.name}</extra>",
+    ...more,
+  };
+}
+
+function band(x, bottom, top, style, more = {}) {
+  return {
+    type: "scatter",
+    mode: "lines",
+    x: [...x, ...x.toReversed()],
+    y: [...top, ...bottom.toReversed()],
+    fill: "toself",
+    fillcolor: faint(style.colour, shownGroups().length > 3 ? 0.11 : 0.16),
+    line: { width: 0, color: style.colour },
+    hoverinfo: "skip",
+    ...more,
+  };
+}
+
+/** A run's own line, which goes through the least and the most of each stretch. */
+function runLine(run, name, more) {
+  const series = seriesOf(run, name);
+  if (!series) return [];
+  const isWhole = series.least === series.most;
+  const x = isWhole ? series.x : series.x.flatMap((place) => [place, place, place]);
+  const y = isWhole ? series.mean : series.x.flatMap((_, i) => [series.least[i], series.most[i], series.mean[i]]);
+  const thin = { color: run.style.colour, width: 1.2, dash: run.style.dash };
+  return [line(x, y, run.shortName, run.style, { line: thin, opacity: 0.8, ...more })];
+}
+
+/** From a standard error below the mean to one above it, on a logarithmic axis too. */
+function errorBand({ x, mean: middle, error }, style, more) {
+  const floor = Math.min(...middle.filter((value) => value > 0)) / 10;
+  const bottom = middle.map((value, i) => (value > 0 ? Math.max(value - error[i], Math.min(value, floor)) : value - error[i]));
+  return error.some(Boolean) ? [band(x, bottom, middle.map((value, i) => value + error[i]), style, more)] : [];
+}
+
+/**
+ * The traces of a metric: group by group with a band, or run by run.
+ *
+ * The band is the standard error, or reaches from the least to the most; `ends` names metrics of its own for these.
+ */
+function traces(name, { isError = false, ends = [name, name], more = {} } = {}) {
+  if (state.show === "runs") return shownRuns().flatMap((run) => runLine(run, name, more));
+  const averages = shownGroups()
+    .map((group) => ({ group, average: averageOf(group, name) }))
+    .filter(({ average }) => average);
+  const bands = averages.flatMap(({ group, average }) => {
+    if (averages.length > MANY_GROUPS) return [];
+    if (isError) return errorBand(average, group.style, more);
+    const [bottom, top] = ends.map((end) => averageOf(group, end));
+    return bottom && top ? [band(bottom.x, bottom.least, top.most, group.style, more)] : [];
+  });
+  return [...bands, ...averages.map(({ group, average }) => line(average.x, average.mean, group.label, group.style, more))];
+}
+
+/** Builds the figure of one metric over the iterations. */
+const overIterations = (name, options) => (isLog) => {
+  const data = traces(name, options);
+  const title = { text: "iteration", font: { size: 11 } };
+  return { data, layout: layout({ xaxis: iterationAxis({ title }), yaxis: valueAxis(isLog, data) }) };
+};
+
+const charts = [];
+const nearness = new IntersectionObserver(
+  (entries) => {
+    for (const entry of entries) {
+      const chart = charts.find(({ card }) => card === entry.target);
+      chart.isNear = entry.isIntersecting;
+      if (chart.isNear && chart.isStale) draw(chart);
+    }
+  },
+  { rootMargin: "300px" },
+);
+
+/**
+ * Adds a card with a chart. `exists()` says whether there is anything to show, `build(isLog, width)` gives Plotly's
+ * figure; `isLog` is how the chart starts, null for one that is never logarithmic.
+ */
+function addChart(parent, { title, exists, build, isLog = null, isWide = false }) {
+  const node = element("div", { className: "chart", role: "img", ariaLabel: title });
+  const chart = { node, build, exists, isLog: isLog === true, isNear: false, isStale: true };
+  const toggle = element("button", { type: "button", textContent: "log", title: "Logarithmic scale" });
+  toggle.ariaPressed = String(chart.isLog);
+  toggle.onclick = () => {
+    chart.isLog = !chart.isLog;
+    toggle.ariaPressed = String(chart.isLog);
+    draw(chart);
+  };
+  const head = element("header", {}, element("h3", { textContent: title }), isLog === null ? null : toggle);
+  chart.card = element("div", { className: isWide ? "card wide" : "card" }, head, node);
+  parent.append(chart.card);
+  charts.push(chart);
+  nearness.observe(chart.card);
+}
+
+function draw(chart) {
+  const built = chart.build(chart.isLog, chart.node.clientWidth);
+  chart.node.style.height = built.layout.height ? `${built.layout.height}px` : "";
+  chart.isStale = false;
+  chart.node.dataset.drawn = built.data.length;
+  Plotly.react(chart.node, built.data, built.layout, CONFIG);
+}
+
+function redrawCharts() {
+  for (const chart of charts) {
+    chart.card.hidden = !chart.exists();
+    chart.isStale = true;
+    if (!chart.card.hidden && chart.isNear) draw(chart);
+  }
+}
