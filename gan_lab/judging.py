@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from gan_lab.config import check_metrics, compose, resolved
+from gan_lab.data.recipe import FORMATS
 from gan_lab.errors import UserError
 from gan_lab.metrics import METRICS
 from gan_lab.parts import build_evaluator, load_images, pick_device
@@ -105,7 +106,8 @@ def _own_dataset(config: dict[str, Any]) -> list[str]:
     return [f"dataset={dataset['name']}"] + [
         f"dataset.{key}={_quoted(value) if isinstance(value, str) else json.dumps(value)}"
         for key, value in dataset.items()
-        if key != "name" and not isinstance(value, dict)
+        # A key with a dot would reach into `prepare`.
+        if key != "name" and key.isidentifier() and not isinstance(value, dict)
     ]
 
 
@@ -132,7 +134,7 @@ def _image_files(folder: Path) -> list[Path]:
 def _read(path: Path, shape: tuple[int, ...]) -> Tensor:
     """One image as uint8 `[3, H, W]`. Resizing is not the judge's business: how it is done changes FID."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             pixels = np.array(image.convert("RGB")).transpose(2, 0, 1)
     except Exception as error:  # a damaged image can fail in any way
         raise UserError(f"the image {path} cannot be read ({error}): mend it or take it away") from error

@@ -36,7 +36,7 @@ ROWS = {
     "grad_norm/d/": "gradient norm by the layer's weight",
     "weight_var_ratio/": "weight variance over LeCun's",
 }
-PALETTE = "cividis"  # reads the same with and without a colour deficiency, and in grey
+PALETTE = "viridis"  # reads the same with and without a colour deficiency, and in grey
 
 
 @dataclass(frozen=True)

@@ -558,6 +558,19 @@ def test_a_run_directory_can_name_no_code_to_run(
     assert tree(tmp_path) == before
 
 
+def test_a_run_directory_cannot_say_how_its_dataset_is_prepared(
+    trained: RunDirectory, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate = pytest.importorskip("scripts.evaluate")
+    config = yaml.safe_load(trained.config.read_text())
+    config["dataset"]["prepare"]["_target_"] = "os.system"
+    config["dataset"]["prepare._target_"] = "os.system"
+    trained.config.write_text(yaml.safe_dump(config))
+    arguments = [str(trained.root), "--num", "50", f"paths.data={data}", "device=cpu"]
+    assert evaluate.main(arguments) == 0, capsys.readouterr().err
+    assert "metric/fid_digits" in capsys.readouterr().out
+
+
 LINES: dict[str, list[str]] = {
     "an axis without such a choice": ["norm=nothing"],
     "a misspelt key": ["train.iteration=5"],

@@ -19,6 +19,7 @@ from gan_lab.data import Batches
 from gan_lab.lock import RunLock
 from gan_lab.parts import build_networks
 from gan_lab.run import Outcome, run
+from gan_lab.tracking import Trackers
 from gan_lab.training.samples import generate
 
 Recorded = Callable[[Path], list[dict[str, float]]]
@@ -242,14 +243,18 @@ def test_a_failed_run_goes_on_where_it_was(
 def test_trackers_are_finished_however_a_run_ends(tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A W&B run that is left open would take in the next run of a sweep."""
     states: list[str] = []
-    monkeypatch.setattr("gan_lab.tracking.Trackers.finish", lambda self, state: states.append(state))
-    draw = Batches.draw
+    finish, draw = Trackers.finish, Batches.draw
+
+    def note(self: Trackers, state: str) -> None:
+        states.append(state)
+        finish(self, state)
 
     def fail(self: Batches, iteration: int, step: int) -> torch.Tensor:
         if iteration == 3:
             raise RuntimeError("the cat sat on the cable")
         return draw(self, iteration, step)
 
+    monkeypatch.setattr(Trackers, "finish", note)
     monkeypatch.setattr(Batches, "draw", fail)
     go([*tiny, "train.iterations=5"])
     go([*tiny, "train.iterations=2", "seed=1"])

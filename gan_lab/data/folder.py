@@ -14,12 +14,14 @@ from gan_lab.errors import UserError
 
 def prepare(
     root: Path,
-    path: str,
+    path: str | None,
     image_size: int = 64,
     resample: str = "bicubic",
     max_damaged: float = 0.01,
 ) -> ImageArray:
     """The images below the folder `path`, a centred square of the short side resized, in order of names."""
+    if path is None:
+        raise UserError("dataset.path has no value: give the folder of images, as in dataset.path=/my/images")
     recipe = Recipe(image_size, resample=resample)
     origin = FolderOrigin(Path(path).expanduser())
     return preparation.prepare(root, "folder", recipe, origin, Files, max_damaged)

@@ -13,4 +13,4 @@ def test_twenty_thousand_iterations_hold_no_more_memory_than_one_thousand(tmp_pa
     assert done.returncode == 0, done.stderr
     early, late = json.loads(done.stdout.splitlines()[-1])
     assert late["resident"] <= 1.02 * early["resident"]
-    assert late["blocks"] <= early["blocks"] + 1000
+    assert late["blocks"] <= early["blocks"] + 5000  # not one for each iteration

@@ -18,7 +18,7 @@ def test_it_is_prepared_and_trains_as_its_readme_says(tmp_path: Path) -> None:
     paths = [f"paths.data={tmp_path}/data", f"paths.outputs={tmp_path}/outputs"]
 
     def run(script: str, *arguments: str) -> str:
-        command = [sys.executable, str(ROOT / script), *arguments, *joined, *paths]
+        command = [sys.executable, str(ROOT / script), *joined, *arguments, *paths]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -29,14 +29,7 @@ def test_it_is_prepared_and_trains_as_its_readme_says(tmp_path: Path) -> None:
     # Each is of two colours, the ground and the shape.
     assert all(len(np.unique(image.reshape(3, -1), axis=1).T) == 2 for image in images[:50])
 
-    run(
-        "train.py",
-        "dataset=shapes",
-        "norm=sn",
-        "experiment=tiny",
-        "tracker=local",
-        "metrics=none",
-        "device=cpu",
-    )
+    tiny = ["experiment=tiny", "metrics=none", "tracker=local", "device=cpu"]
+    run("train.py", "dataset=shapes", "norm=sn", *tiny)
     (status,) = (tmp_path / "outputs/shapes/dcgan/sn").rglob("status.json")
     assert json.loads(status.read_text())["state"] == "finished"
