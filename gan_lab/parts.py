@@ -71,7 +71,7 @@ def load_images(config: dict[str, Any]) -> ImageArray:
 
 
 def build_networks(config: dict[str, Any], device: torch.device) -> tuple[nn.Module, nn.Module]:
-    """The generator and the discriminator, initialized and normalized: a function of the config and its seed."""
+    """Generator and discriminator, initialized and normalized: a function of the config and its seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(config["seed"], "networks").initial_seed())
         generator = build(config["arch"]["generator"], "arch")

@@ -33,7 +33,7 @@ WRONG_CONFIG = 2
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its exit status, and its last FID (NaN if there is none), which a sweeper minimizes."""
+    """How a run ended: its exit status, and its last FID (NaN if none), which a sweeper minimizes."""
 
     exit_status: int
     fid: float = math.nan

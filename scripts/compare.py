@@ -16,7 +16,11 @@ def main(arguments: list[str] | None = None) -> int:
     add = parser.add_argument
     add("outputs", type=Path, help="the folder that holds the runs")
     add("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these runs")
-    add("--by", metavar="KEY[,KEY]", help="what makes a group (default: every setting that differs, seeds aside)")
+    add(
+        "--by",
+        metavar="KEY[,KEY]",
+        help="what makes a group (default: every setting that differs, seeds aside)",
+    )
     add("--out", type=Path, metavar="FILE.html", help="write the page with charts and samples there")
     for form in ("csv", "markdown", "latex"):
         add(f"--{form}", type=Path, metavar="FILE", help=f"write the table as {form}")

@@ -88,7 +88,7 @@ class Partial:
         free = shutil.disk_usage(self.path.parent).free
         if missing > free:
             raise UserError(
-                f"{self.path} needs {missing / 1e9:.1f} GB more and its disk has {free / 1e9:.1f} GB free: "
+                f"{self.path} needs {missing / 1e9:.3g} GB more and its disk has {free / 1e9:.3g} GB free: "
                 "free some, or set paths.data to a larger disk"
             )
 

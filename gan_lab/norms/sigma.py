@@ -74,7 +74,8 @@ class SigmaOut(_SigmaOfMatrix):
     """`σ_out = ‖W reshaped to [c_out, c_in·kh·kw]‖`, the sigma of SN (Miyato et al. 2018)."""
 
     def matrix(self, weight: Tensor) -> Tensor:
-        return self.layout.blocks(weight).flatten(2)
+        # Columns by place, then channel: the same singular values, and no copy of a channels-last kernel.
+        return self.layout.blocks(weight).transpose(2, 3).flatten(2)
 
 
 class SigmaIn(_SigmaOfMatrix):

@@ -37,7 +37,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of one group: its mean, whether it is the best of all groups, and Welch's p against the best.
+    """One figure of one group: its mean, whether it is the best of all, and Welch's p against the best.
 
     `p` is None for the best itself, and where there are too few seeds for a test.
     """
@@ -203,5 +203,3 @@ def _judge(groups: Sequence[Group], found: dict[str, Scores], metric: str, which
         is_best = group is best and len(reached) > 1
         p = None if group is best else welch(numbers, best_numbers)
         group.cells[metric, which] = Cell(average, is_best, p)
-
-

@@ -28,15 +28,18 @@ def downsample(
     A series that takes no more numbers as it is stays as it is. `iteration` ascends.
     """
     present = np.isfinite(value)
-    iteration, value = iteration[present], value[present].astype(np.float64)
+    if not present.all():
+        iteration, value = iteration[present], value[present]
     if len(value) <= 3 * stretches:
-        return Series(iteration, value, value, value)
-    stretch = (iteration - 1) * stretches // max(last, int(iteration[-1]))
-    starts = np.flatnonzero(np.diff(stretch, prepend=-1))
+        whole = value.astype(np.float64)
+        return Series(iteration, whole, whole, whole)
+    ends = np.arange(stretches) * max(last, int(iteration[-1])) // stretches
+    starts = np.unique(np.searchsorted(iteration, ends, side="right"))
+    starts = starts[starts < len(value)]
     counts = np.diff(starts, append=len(value))
     return Series(
         np.rint(np.add.reduceat(iteration, starts) / counts).astype(np.int64),
-        np.minimum.reduceat(value, starts),
-        np.add.reduceat(value, starts) / counts,
-        np.maximum.reduceat(value, starts),
+        np.minimum.reduceat(value, starts).astype(np.float64),
+        np.add.reduceat(value, starts, dtype=np.float64) / counts,
+        np.maximum.reduceat(value, starts).astype(np.float64),
     )

@@ -11,7 +11,15 @@ TILES = 6  # of the grid's ten in each direction: the more runs there are, the m
 PADDING = 2  # pixels around each image of a grid
 MOST_PIXELS = 50_000_000  # of a grid that is opened at all
 STEPS, MOST_GRIDS = 12, 300  # iterations shown of a run, and grids of all runs
-LADDER = ((300, 75), (240, 70), (200, 65), (160, 60), (128, 55), (96, 50), (64, 45))  # side in pixels, quality
+LADDER = (
+    (300, 75),
+    (240, 70),
+    (200, 65),
+    (160, 60),
+    (128, 55),
+    (96, 50),
+    (64, 45),
+)  # side in pixels, quality
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,9 @@ class Grid:
 
 def available(folder: Path) -> dict[int, Path]:
     """A run's grids by iteration, ascending."""
-    found = {int(path.stem): path for path in folder.glob("*.png") if path.stem.isascii() and path.stem.isdigit()}
+    found = {
+        int(path.stem): path for path in folder.glob("*.png") if path.stem.isascii() and path.stem.isdigit()
+    }
     return dict(sorted(found.items()))
 
 
@@ -45,8 +55,10 @@ def shrink(folders: Sequence[tuple[Path, int]], budget: int) -> tuple[list[list[
 
 def _likely_bytes(chosen: Sequence[tuple[dict[int, Path], int]], side: int, quality: int) -> float:
     """What all grids may take, judged by the first and the last one of a few runs."""
-    probes = [([*paths.values()][place], size) for paths, size in chosen[:: max(1, len(chosen) // 4)] if paths for place in (0, -1)]
-    sizes = [len(grid.webp) for some in _encode_all([({0: path}, size) for path, size in probes], side, quality)[0] for grid in some]
+    few = chosen[:: max(1, len(chosen) // 4)]
+    probes = [(_spread(paths, 2), size) for paths, size in few]
+    encoded, _ = _encode_all(probes, side, quality)
+    sizes = [len(grid.webp) for some in encoded for grid in some]
     return sum(len(paths) for paths, _ in chosen) * sum(sizes) / len(sizes) if sizes else 0
 
 

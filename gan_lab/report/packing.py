@@ -1,4 +1,4 @@
-"""What the page is told, as few bytes: JSON, then numbers of two bytes each, then images; all of it gzipped."""
+"""What the page is told, in few bytes: JSON, then numbers of two bytes each, then images; gzipped."""
 
 import base64
 import gzip
@@ -39,7 +39,12 @@ class Pack:
         step = (float(bent.max()) - least) / STEPS
         codes = np.rint((bent - least) / step) if step else np.zeros_like(bent)
         self._numbers.append(codes.astype(np.uint16))
-        return [place, len(series.mean), int(series.whole), *(float(f"{x:.9g}") for x in (scale, least, step))]
+        return [
+            place,
+            len(series.mean),
+            int(series.whole),
+            *(float(f"{x:.9g}") for x in (scale, least, step)),
+        ]
 
     def image(self, content: bytes) -> list[int]:
         """`[start, length]` among the images."""

@@ -1,5 +1,6 @@
 """metrics.jsonl by the column, fast and of any length: DuckDB reads it, NumPy holds it."""
 
+import functools
 import glob
 import json
 import mmap
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 
 from gan_lab.errors import UserError
 
-HEAD = 512 * 1024  # bytes in which every name that comes at an interval is expected to have come
-RARE = (b'"metric/', b'"grad_bound/')  # names that may come later
-LONGEST_LINE = 4 * 2**20  # bytes; a longer one is damage
+HEAD = 128 * 1024  # bytes that are looked through for names
+RARE = (b'"slope/', b'"metric/', b'"grad_bound/')  # a name of each kind of row that may come later
+LONGEST_LINE = 2**19  # bytes; a longer one is damage
 MOST_VALUES = 40_000_000  # held at once, 160 MB; more columns are read in another pass
 
 
@@ -57,7 +58,7 @@ def _some_lines(view: mmap.mmap) -> Iterator[bytes]:
             start = view.rfind(b"\n", 0, place) + 1
             end = view.find(b"\n", place)
             yield view[start : end if 0 <= end < start + LONGEST_LINE else start]
-    yield from view[max(HEAD, len(view) - HEAD // 8) :].splitlines()
+    yield from view[max(HEAD, len(view) - HEAD) :].splitlines()
 
 
 def _row(line: bytes) -> dict[str, Any]:
@@ -81,16 +82,20 @@ def read(path: Path, wanted: Sequence[str]) -> Record:
             cut_off = file.read(1) != b"\n"
         for some in _passes(wanted, max(1, MOST_VALUES // lines)):
             table = _query(path, some)
-            numbers = np.ma.filled(table.pop("iteration").astype(np.float64), np.nan)
+            numbers = np.ma.filled(table.pop("iteration"), np.nan)
             good = np.isfinite(numbers)
             if cut_off and len(good):
                 good[-1] = False
-            damaged = int((~good).sum()) - cut_off
-            iteration = numbers[good].astype(np.int64)
-            columns |= {name: np.ma.filled(column, np.nan)[good] for name, column in table.items()}
+            damaged = max(0, int((~good).sum()) - cut_off)
+            kept = slice(None) if good.all() else good
+            iteration = numbers[kept].astype(np.int64)
+            columns |= {name: np.ma.filled(column, np.nan)[kept] for name, column in table.items()}
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}): see to that") from error
-    return Record(iteration, {name: columns[name] for name in wanted}, max(0, damaged))
+    if np.any(iteration[1:] < iteration[:-1]):  # not as training writes it
+        order = np.argsort(iteration, kind="stable")
+        iteration, columns = iteration[order], {name: column[order] for name, column in columns.items()}
+    return Record(iteration, {name: columns[name] for name in wanted}, damaged)
 
 
 def _estimate_rows(head: bytes, size: int) -> int:
@@ -98,7 +103,7 @@ def _estimate_rows(head: bytes, size: int) -> int:
 
 
 def _passes(wanted: Sequence[str], most: int) -> Iterator[list[str]]:
-    """The names in lots of at most so many; names that differ by case alone, which SQL takes for one, apart."""
+    """The names in lots of at most so many; those that differ by case alone, which SQL mixes up, apart."""
     left = list(wanted)
     while True:
         lot: dict[str, str] = {}
@@ -112,10 +117,6 @@ def _passes(wanted: Sequence[str], most: int) -> Iterator[list[str]]:
 
 
 def _query(path: Path, some: Sequence[str]) -> dict[str, Any]:
-    try:
-        import duckdb  # slow to start, and an optional part
-    except ImportError as error:
-        raise UserError("reading metrics.jsonl needs duckdb: pip install 'gan-lab[report]'") from error
     types = {"iteration": "DOUBLE"} | {name: "DOUBLE" if "metric/" in name else "FLOAT" for name in some}
     selected = ", ".join(f'"{name.replace(chr(34), 2 * chr(34))}"' for name in types)
     schema = ", ".join(f"'{name.replace(chr(39), 2 * chr(39))}': '{kind}'" for name, kind in types.items())
@@ -123,10 +124,21 @@ def _query(path: Path, some: Sequence[str]) -> dict[str, Any]:
         f"SELECT {selected} FROM read_json(?, format='newline_delimited', columns={{{schema}}}, "
         f"ignore_errors=true, maximum_object_size={LONGEST_LINE})"
     )
-    settings: dict[str, Any] = {"autoinstall_known_extensions": False, "memory_limit": "1GB"}
+    connection = _connection()
+    import duckdb
+
     try:
-        with duckdb.connect(config=settings) as connection:
-            table = connection.execute(query, [glob.escape(str(path.absolute()))]).fetchnumpy()
+        table = connection.execute(query, [glob.escape(str(path.absolute()))]).fetchnumpy()
     except duckdb.Error as error:
         raise OSError(0, str(error).splitlines()[0]) from error
     return dict(zip(types, table.values(), strict=True))
+
+
+@functools.cache
+def _connection() -> Any:
+    """One for all files: its buffers are used again. It never reaches for anything from outside."""
+    try:
+        import duckdb  # slow to start, and an optional part
+    except ImportError as error:
+        raise UserError("reading metrics.jsonl needs duckdb: pip install 'gan-lab[report]'") from error
+    return duckdb.connect(config={"autoinstall_known_extensions": False, "memory_limit": "1GB"})

@@ -116,7 +116,9 @@ def flatten(config: dict[str, Any]) -> dict[str, Any]:
             else:
                 flat[plain(key)] = plain(json.dumps(node[:MOST_ENTRIES], ensure_ascii=False))
         else:
-            flat[plain(key)] = node if isinstance(node, (bool, int, float)) or node is None else plain(str(node))
+            flat[plain(key)] = (
+                node if isinstance(node, (bool, int, float)) or node is None else plain(str(node))
+            )
     return flat
 
 
@@ -132,7 +134,7 @@ def natural(text: str) -> list[tuple[int, float, str]]:
 
 
 def find_key(runs: Sequence[Run], typed: str) -> str:
-    """The key of the configs that a person means: `norm` is norm.name; raises UserError where there is none."""
+    """The key of the configs that a person means: `norm` is norm.name; raises UserError for an unknown one."""
     known = {key for run in runs for key in run.config}
     for key in (typed, f"{typed}.name"):
         if key in known:

@@ -1,6 +1,7 @@
 """The comparison as a table: text for a terminal, CSV, Markdown, LaTeX."""
 
 import csv
+import dataclasses
 import io
 import math
 import re
@@ -16,10 +17,10 @@ BEST_MARK, NOISE_MARK, UNTESTED_MARK = " *", " ≈", " °"
 
 WIDTH = 100  # of the notes below a table in a terminal
 NOTE = (
-    "Mean ± standard error over the seeds of the runs that finished. {best} is the best of its column; {noise} "
-    "is inside its noise (Welch's t-test against the best, two-sided, p ≥ {alpha}, no correction for several "
-    "tests); {untested} has too few seeds for a test; the others differ. Final: the last evaluation; best: the "
-    "best of a run's evaluations. Time: a run's training, without metrics and samples."
+    "Mean ± standard error over the seeds of the runs that finished. {best} is the best of its column; "
+    "{noise} is inside its noise (Welch's t-test against the best, two-sided, p ≥ {alpha}, no correction for "
+    "several tests); {untested} has too few seeds for a test; the others differ. Final: the last evaluation; "
+    "best: the best of a run's evaluations. Time: a run's training, without metrics and samples."
 )
 
 
@@ -50,17 +51,24 @@ def heading(column: tuple[str, str]) -> str:
 
 def cells(table: Table) -> tuple[list[str], list[list[str]]]:
     """The headings and the rows of a table, as plain text with marks."""
-    head = ["group", "seeds", "finished", "diverged", "failed", "other"]
-    head += [*(heading(column) for column in table.columns), "time"]
+    counts = _counts(table)
+    head = ["group", *counts, *(heading(column) for column in table.columns), "time"]
     return head, [
         [
             plain(group.label),
-            *map(str, (group.seeds, group.finished, group.diverged, group.failed, group.others)),
+            *(str(getattr(group, name)) for name in counts),
             *(_figure(table, group, column) for column in table.columns),
             duration(group.hours.mean) if group.hours else "–",
         ]
         for group in table.groups
     ]
+
+
+def _counts(table: Table) -> list[str]:
+    """Which counts of its runs a table shows: those that say nothing are left out."""
+    finished = ["finished"] if any(group.finished != group.seeds for group in table.groups) else []
+    others = ["others"] if any(group.others for group in table.groups) else []
+    return ["seeds", *finished, "diverged", "failed", *others]
 
 
 def _figure(table: Table, group: Group, column: tuple[str, str]) -> str:
@@ -72,9 +80,13 @@ def _figure(table: Table, group: Group, column: tuple[str, str]) -> str:
         mark = BEST_MARK
     elif cell.in_noise:
         mark = NOISE_MARK
-    elif cell.p is None and any(other.cells[column].is_best for other in table.groups if column in other.cells):
+    elif cell.p is None and any(other.is_best for other in _column(table, column)):
         mark = UNTESTED_MARK
     return number(cell.mean) + mark
+
+
+def _column(table: Table, column: tuple[str, str]) -> list[Cell]:
+    return [group.cells[column] for group in table.groups if column in group.cells]
 
 
 def warnings(tables: Iterable[Table]) -> list[str]:
@@ -150,7 +162,11 @@ def as_csv(tables: Sequence[Table]) -> str:
             hours = group.hours.mean if group.hours else None
             for metric, which in table.columns or [("", "")]:
                 cell = group.cells.get((metric, which))
-                figures = (cell.mean.n, cell.mean.mean, cell.mean.error, cell.is_best, cell.p) if cell else ("",) * 5
+                figures = (
+                    (cell.mean.n, cell.mean.mean, cell.mean.error, cell.is_best, cell.p)
+                    if cell
+                    else ("",) * 5
+                )
                 names = (_csv(table.title), _csv(group.label), _csv(metric), which)
                 writer.writerow([*names, *figures, *counts, hours])
     return out.getvalue()

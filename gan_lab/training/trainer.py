@@ -289,7 +289,7 @@ class Trainer:
         return {"loss/penalty": self.penalty(self.discriminator, real, fake, rng)}
 
     def generator_step(self, iteration: int, measure: bool) -> dict[str, Tensor]:
-        """One generator update; the discriminator is not differentiated by its weights, its norms do not move."""
+        """One generator update; the discriminator's weights get no gradient, its norms do not move."""
         for parameter in self._discriminator_parameters:
             parameter.requires_grad_(False)
         with norms.frozen(self.discriminator), parametrize.cached():

@@ -214,7 +214,7 @@ def test_a_disk_without_room_is_refused_before_any_work(
     free = shutil.disk_usage(tmp_path)._replace(free=31_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     monkeypatch.setattr(celeba.ZippedImages, "decode", None)
-    with pytest.raises(UserError, match=r"needs 0\.0 GB more and its disk has 0\.0 GB free"):
+    with pytest.raises(UserError, match=r"needs 0\.0321 GB more and its disk has 0\.031 GB free"):
         celeba.prepare(tmp_path, raw=str(archive), verify=False)
     assert not list(tmp_path.iterdir())
 

@@ -42,8 +42,8 @@ def test_from_the_official_archive_to_twenty_iterations(
     (array,) = data.glob("*.npy")
     made = array.stat().st_mtime_ns
 
-    # The default architecture at its full size; but for ImageNet's, whose twenty iterations would take minutes
-    # on a CPU, at an eighth of its width.
+    # The default architecture at its full size; but ImageNet's, whose iterations take many seconds on a CPU,
+    # at an eighth of its width.
     trained = train_py(
         f"dataset={name}",
         f"dataset.raw={raw}",

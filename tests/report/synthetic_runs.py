@@ -96,7 +96,9 @@ def _lines(
         phase = min(PHASES - 1, row * PHASES // rows)
         if (row - 1) * PHASES // rows != row * PHASES // rows or row == 1:
             short = [_body(_losses(norm, phase, rng)) for _ in range(COPIES)]
-            long = [_body(_losses(norm, phase, rng) | _probes(norm, scale, phase, rng)) for _ in range(COPIES)]
+            long = [
+                _body(_losses(norm, phase, rng) | _probes(norm, scale, phase, rng)) for _ in range(COPIES)
+            ]
         iteration = row * log_every
         body = (long if iteration % probe_every == 0 else short)[row % COPIES]
         if row == spike_at:
@@ -135,7 +137,11 @@ def _probes(norm: str, scale: float, phase: int, rng: np.random.Generator) -> di
     values: dict[str, float] = {}
     for kind in ("real", "fake"):
         slope = scale * (0.3 + share) * math.exp(rng.normal(0, 0.1 * wild))
-        values |= {f"slope/{kind}_mean": slope, f"slope/{kind}_min": slope / 2, f"slope/{kind}_max": slope * 2}
+        values |= {
+            f"slope/{kind}_mean": slope,
+            f"slope/{kind}_min": slope / 2,
+            f"slope/{kind}_max": slope * 2,
+        }
     total = 0.0
     for depth, (layer, (fan_in, fan_out)) in enumerate(LAYERS.items()):
         gradient = (4.0 - depth / 3) * math.exp(rng.normal(0, 0.12 * wild) - share)
@@ -152,7 +158,11 @@ def _probes(norm: str, scale: float, phase: int, rng: np.random.Generator) -> di
         }
         if norm != "none":
             sigma = 0.4 + depth / 10 + 0.5 * share * (1 + depth / 8) + rng.normal(0, 0.004)
-            values |= {f"sigma/{layer}": sigma, f"sigma_out/{layer}": sigma * 0.98, f"sigma_in/{layer}": sigma * 1.02}
+            values |= {
+                f"sigma/{layer}": sigma,
+                f"sigma_out/{layer}": sigma * 0.98,
+                f"sigma_in/{layer}": sigma * 1.02,
+            }
         if phase % 20 == 0:
             values[f"grad_bound/d/{layer}"] = 40 * (8 - depth) * scale * (1 + share)
     values["grad_norm/d"] = math.sqrt(total)
@@ -176,7 +186,9 @@ def _grid(rng: np.random.Generator, share: float, size: int = 32) -> Image.Image
     return Image.fromarray(grid)
 
 
-def make_sweep(root: Path, norms: Sequence[str], scales: Sequence[float], seeds: int, **options: Any) -> list[Path]:
+def make_sweep(
+    root: Path, norms: Sequence[str], scales: Sequence[float], seeds: int, **options: Any
+) -> list[Path]:
     """A run for each norm, scale (none: the norm's own) and seed."""
     changes: list[dict[str, Any]] = [{"norm__scale": scale} for scale in scales] or [{}]
     return [

@@ -6,7 +6,6 @@ const CONFIG = {
   displayModeBar: CAN_HOVER ? "hover" : false,
   modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
 };
-const MANY_GROUPS = 10; // from which on bands would hide each other
 
 /** Plotly takes text for markup: what comes from a run must not be any. */
 const safe = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
@@ -17,9 +16,9 @@ function axis(more = {}) {
   return { ...common, automargin: true, ...more };
 }
 
-const iterationAxis = (more = {}) => axis({ nticks: 6, exponentformat: "SI", minexponent: 3, tickformat: "~s", ...more });
+const iterationAxis = (more = {}) => axis({ nticks: 6, tickformat: "~s", ...more });
 
-/** The axis of values: a logarithmic one has ticks at the decades, or at 1, 2, 5 where there are few. */
+/** The axis of values; a logarithmic one has ticks at the decades, or at 1, 2, 5 where there are few. */
 function valueAxis(isLog, traces, more = {}) {
   if (!isLog) return axis(more);
   let [least, most] = [Infinity, -Infinity];
@@ -30,8 +29,8 @@ function valueAxis(isLog, traces, more = {}) {
     }
   }
   const decades = Math.log10(most / least);
-  const ticks = decades > 1.7 ? { dtick: Math.ceil(decades / 5), exponentformat: "power" } : { dtick: "D2", tickformat: "~g" };
-  return axis({ type: "log", ...ticks, ...more, nticks: undefined });
+  const dtick = decades > 1.7 ? Math.ceil(decades / 5) : "D2";
+  return axis({ type: "log", dtick, tickformat: "~g", ...more, nticks: undefined });
 }
 
 function layout(more = {}) {
@@ -42,7 +41,7 @@ function layout(more = {}) {
     showlegend: false,
     font: { family: "system-ui, sans-serif", size: 12, color: ink("quiet") },
     hovermode: state.show === "runs" || shownGroups().length > 8 ? "closest" : "x unified",
-    hoverlabel: { bgcolor: ink("card"), bordercolor: ink("line"), font: { color: ink("ink"), size: 12 }, namelength: 40 },
+    hoverlabel: { bgcolor: ink("card"), bordercolor: ink("line"), font: { color: ink("ink") }, namelength: 40 },
     dragmode: CAN_HOVER ? "zoom" : false,
     ...more,
   };
@@ -51,7 +50,7 @@ function layout(more = {}) {
 function line(x, y, name, style, more = {}) {
   return {
     type: "scatter",
-    mode: x.length > 60 ? "lines" : "lines+markers",
+    mode: x.length > 30 ? "lines" : "lines+markers",
     x,
     y,
     name: safe(name),
@@ -63,13 +62,15 @@ function line(x, y, name, style, more = {}) {
 }
 
 function band(x, bottom, top, style, more = {}) {
+  const count = shownGroups().length;
+  const share = [[3, 0.16], [10, 0.1], [Infinity, 0.05]].find(([most]) => count <= most)[1];
   return {
     type: "scatter",
     mode: "lines",
     x: [...x, ...x.toReversed()],
     y: [...top, ...bottom.toReversed()],
     fill: "toself",
-    fillcolor: faint(style.colour, shownGroups().length > 3 ? 0.11 : 0.16),
+    fillcolor: faint(style.colour, share),
     line: { width: 0, color: style.colour },
     hoverinfo: "skip",
     ...more,
@@ -90,14 +91,16 @@ function runLine(run, name, more) {
 /** From a standard error below the mean to one above it, on a logarithmic axis too. */
 function errorBand({ x, mean: middle, error }, style, more) {
   const floor = Math.min(...middle.filter((value) => value > 0)) / 10;
-  const bottom = middle.map((value, i) => (value > 0 ? Math.max(value - error[i], Math.min(value, floor)) : value - error[i]));
-  return error.some(Boolean) ? [band(x, bottom, middle.map((value, i) => value + error[i]), style, more)] : [];
+  const lowest = (value) => (value > 0 ? Math.min(value, floor) : -Infinity);
+  const bottom = middle.map((value, i) => Math.max(value - error[i], lowest(value)));
+  const top = middle.map((value, i) => value + error[i]);
+  return error.some(Boolean) ? [band(x, bottom, top, style, more)] : [];
 }
 
 /**
  * The traces of a metric: group by group with a band, or run by run.
  *
- * The band is the standard error, or reaches from the least to the most; `ends` names metrics of its own for these.
+ * The band is the standard error, or reaches from the least to the most; `ends` names metrics of their own for these.
  */
 function traces(name, { isError = false, ends = [name, name], more = {} } = {}) {
   if (state.show === "runs") return shownRuns().flatMap((run) => runLine(run, name, more));
@@ -105,12 +108,12 @@ function traces(name, { isError = false, ends = [name, name], more = {} } = {}) 
     .map((group) => ({ group, average: averageOf(group, name) }))
     .filter(({ average }) => average);
   const bands = averages.flatMap(({ group, average }) => {
-    if (averages.length > MANY_GROUPS) return [];
     if (isError) return errorBand(average, group.style, more);
     const [bottom, top] = ends.map((end) => averageOf(group, end));
     return bottom && top ? [band(bottom.x, bottom.least, top.most, group.style, more)] : [];
   });
-  return [...bands, ...averages.map(({ group, average }) => line(average.x, average.mean, group.label, group.style, more))];
+  const lines = averages.map(({ group, average }) => line(average.x, average.mean, group.label, group.style, more));
+  return [...bands, ...lines];
 }
 
 /** Builds the figure of one metric over the iterations. */

@@ -11,7 +11,7 @@ function refresh() {
 function showLegend() {
   const chips = groups.map((group) => {
     const count = element("small", { textContent: group.runs.length });
-    const chip = element("button", { type: "button", className: "chip", title: group.label }, swatch(group.style), group.label, count);
+    const chip = element("button", { type: "button", className: "chip" }, swatch(group.style), group.label, count);
     chip.ariaPressed = String(!state.hidden.has(group.id));
     chip.onclick = () => {
       if (!state.hidden.delete(group.id)) state.hidden.add(group.id);
@@ -50,14 +50,16 @@ function showFilters() {
       };
       return chip;
     });
-    const remove = element("button", { type: "button", className: "chip", textContent: "remove", ariaLabel: `Remove the filter by ${key}` });
+    const remove = element("button", { type: "button", className: "chip", textContent: "remove" });
+    remove.ariaLabel = `Remove the filter by ${key}`;
     remove.onclick = () => {
       state.filters.delete(key);
       showFilters();
       refresh();
       byId("filter").focus();
     };
-    return element("div", { className: "filter", role: "group", ariaLabel: key }, element("span", { textContent: keyName(key) }), ...chips, remove);
+    const name = element("span", { textContent: keyName(key) });
+    return element("div", { className: "filter", role: "group", ariaLabel: key }, name, ...chips, remove);
   });
   byId("filters").replaceChildren(...fieldsets);
 }
@@ -115,11 +117,12 @@ function describe() {
   const states = [...counts].map(([word, count]) => `${count} ${word}`).join(", ");
   const runs = `${facts.runs.length} run${facts.runs.length === 1 ? "" : "s"}`;
   byId("about").textContent = `${runs} in ${facts.root}: ${states} · ${facts.written}`;
-  byId("foot").textContent = `Written by gan-lab ${facts.version} from the run directories alone. This page loads nothing from anywhere.`;
+  byId("foot").textContent =
+    `Written by gan-lab ${facts.version} from the run directories alone. This page loads nothing from anywhere.`;
 }
 
 async function open() {
-  if (typeof DecompressionStream === "undefined" || !Array.prototype.findLast) {
+  if (typeof DecompressionStream === "undefined" || !Array.prototype.toReversed) {
     throw new Error("this browser is too old for it, a newer one opens it");
   }
   const [data, plotly] = await Promise.all([inflate("data"), inflate("plotly")]);

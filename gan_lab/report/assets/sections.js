@@ -41,7 +41,9 @@ function swatch({ colour, dash }) {
   const picture = document.createElementNS(namespace, "svg");
   const stroke = document.createElementNS(namespace, "line");
   const pattern = { solid: "none", dash: "7 4", dot: "2 3", dashdot: "7 3 2 3" }[dash];
-  const set = (node, attributes) => Object.entries(attributes).forEach(([name, value]) => node.setAttribute(name, value));
+  const set = (node, attributes) => {
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  };
   set(picture, { width: 22, height: 8, "aria-hidden": "true", class: "swatch" });
   set(stroke, { x1: 0, x2: 22, y1: 4, y2: 4, stroke: colour, "stroke-width": 3, "stroke-dasharray": pattern });
   picture.append(stroke);
@@ -74,9 +76,9 @@ function summarySection() {
 function mixedNotice() {
   const mixed = groups.map(({ label, runs }) => ({ label, keys: settings(runs) })).filter(({ keys }) => keys.length);
   if (!mixed.length) return [];
-  const items = mixed.map(({ label, keys }) => element("li", { textContent: `${label}: ${keys.map(keyName).join(", ")}` }));
+  const item = ({ label, keys }) => element("li", { textContent: `${label}: ${keys.map(keyName).join(", ")}` });
   const words = "Groups that mix settings, so that their spread is not that of seeds alone:";
-  return [element("div", { className: "notice" }, words, element("ul", {}, ...items))];
+  return [element("div", { className: "notice" }, words, element("ul", {}, ...mixed.map(item)))];
 }
 
 /** The groups' runs on one data set and judged in one way; null where there are none. */
@@ -143,8 +145,11 @@ function verdictOf(p) {
 }
 
 function timeColumn(rows) {
-  const times = rows.map(({ runs }) => mean(runs.filter((run) => run.finished && run.hours !== null).map((run) => run.hours)));
-  return { head: "time", cells: times.map((time) => textCell(time ? duration(time.mean) : "–")) };
+  const cells = rows.map(({ runs }) => {
+    const time = mean(runs.filter((run) => run.finished && run.hours !== null).map((run) => run.hours));
+    return textCell(time ? duration(time.mean) : "–");
+  });
+  return { head: "time", cells };
 }
 
 // ---- FID and IS
@@ -167,7 +172,8 @@ function metricsSection() {
 /** What tells apart the lines of a chart over `key`: the other settings, but for those that `key` decides. */
 function settingsBeside(runs, key) {
   const isDecided = (other) => settings(runs, [key, other]).length < 2;
-  return settings(runs, facts.settings.filter((other) => other !== key && (AXIS_KEYS.includes(other) || !isDecided(other))));
+  const counts = (other) => other !== key && (AXIS_KEYS.includes(other) || !isDecided(other));
+  return settings(runs, facts.settings.filter(counts));
 }
 
 /** Runs that differ in a numeric `key` and the seed alone, as `{label, runs}`. */
@@ -224,7 +230,8 @@ function againstSetting(metric, key, which, isLog) {
       }))
       .filter(({ average }) => average);
     const errors = points.map(({ average }) => average.error ?? 0);
-    return line(points.map(({ value }) => value), points.map(({ average }) => average.mean), label, style, {
+    const [x, y] = [points.map(({ value }) => value), points.map(({ average }) => average.mean)];
+    return line(x, y, label, style, {
       mode: "lines+markers",
       marker: { size: 7, color: style.colour },
       error_y: { type: "data", array: errors, color: style.colour, thickness: 1.4, width: 3 },
@@ -264,7 +271,7 @@ function samplesSection() {
     for (const { run, image, when } of figures) {
       const [at, start, size] = run.grids.findLast(([place]) => place <= iteration) ?? run.grids[0];
       image.src = imageUrl(start, size);
-      when.textContent = thousands(at);
+      when.textContent = `seed ${run.seed}, iteration ${thousands(at)}`;
     }
   };
   const fill = () => {
@@ -280,7 +287,7 @@ function samplesSection() {
     figures = chosen.map(({ group, run }) => {
       const image = element("img", { alt: `Samples of ${run.name}`, decoding: "async" });
       const when = element("small");
-      const caption = element("figcaption", {}, swatch(run.style), `${group.label} · seed ${run.seed}`, when);
+      const caption = element("figcaption", {}, swatch(run.style), ` ${group.label}`, when);
       return { run, image, when, figure: element("figure", { title: run.name }, image, caption) };
     });
     grid.replaceChildren(...figures.map((entry) => entry.figure));
@@ -347,9 +354,11 @@ function layersSection() {
   part.body.append(tools(element("label", {}, "Layers ", choice)));
   const cards = cardsIn(part.body);
   const shownLayers = (prefix) => {
-    const there = [...layers].filter((layer) => (!choice.value || layer === choice.value) && anyHas(prefix + layer));
+    const isChosen = (layer) => !choice.value || layer === choice.value;
+    const there = [...layers].filter((layer) => isChosen(layer) && anyHas(prefix + layer));
     if (there.length <= MANY_LAYERS) return there;
-    return Array.from({ length: MANY_LAYERS }, (_, i) => there[Math.round((i * (there.length - 1)) / (MANY_LAYERS - 1))]);
+    const step = (there.length - 1) / (MANY_LAYERS - 1);
+    return Array.from({ length: MANY_LAYERS }, (_, i) => there[Math.round(i * step)]);
   };
   const add = (prefix, title, isLog, besides) => {
     const build = (log, width) => layerByLayer(prefix, shownLayers(prefix), besides, log, width);
@@ -386,7 +395,8 @@ function layerByLayer(prefix, layers, besides, isLog, width) {
     figure.layout[`xaxis${n}`] = iterationAxis(small);
     figure.layout[`yaxis${n}`] = valueAxis(isLog, data, small);
     const corner = { xref: `x${n} domain`, yref: `y${n} domain`, x: 0, y: 1, xanchor: "left", yanchor: "bottom" };
-    figure.layout.annotations.push({ text: safe(layer), ...corner, showarrow: false, font: { size: 12, color: ink("ink") } });
+    const name = { text: safe(layer), showarrow: false, font: { size: 12, color: ink("ink") } };
+    figure.layout.annotations.push({ ...name, ...corner });
   });
   return figure;
 }
@@ -403,21 +413,23 @@ function boundLines(layer, more) {
 
 /** The targets of the initializations, where the runs shown agree on them. */
 function targetLines(layer, more) {
-  const ends = shownRuns().map((run) => seriesOf(run, `weight_var/${layer}`)).filter(Boolean).map(({ x }) => [x[0], x.at(-1)]);
-  const span = [Math.min(...ends.map(([first]) => first)), Math.max(...ends.map(([, last]) => last))];
+  const places = shownRuns().map((run) => seriesOf(run, `weight_var/${layer}`)?.x ?? []).filter((x) => x.length);
+  const span = [Math.min(...places.map((x) => x[0])), Math.max(...places.map((x) => x.at(-1)))];
   return ["LeCun", "Xavier", "Kaiming"].flatMap((rule, i) => {
     const known = new Set(shownRuns().map((run) => run.targets.get(layer)?.[i]).filter(Number.isFinite));
     if (known.size !== 1) return [];
     const [target] = known;
     const grey = { color: ink("quiet"), width: 1.2, dash: ["dash", "dot", "dashdot"][i] };
-    return [line(span, [target, target], rule, { colour: grey.color, dash: grey.dash }, { ...more, mode: "lines", line: grey })];
+    const style = { colour: grey.color, dash: grey.dash };
+    return [line(span, [target, target], rule, style, { ...more, mode: "lines", line: grey })];
   });
 }
 
 // ---- What differs, what is damaged
 
 function differencesSection() {
-  const part = section("config", "What differs", "The config keys that are not the same in all these runs, and nothing else.");
+  const words = "The config keys that are not the same in all these runs, and nothing else.";
+  const part = section("config", "What differs", words);
   refreshers.push(() => {
     const runs = shownRuns();
     const columns = new Map(); // keys of which one is a copy of another share a column
