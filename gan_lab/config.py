@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ NOT_IDENTITY = (
     "train.evaluate_every",
     "train.checkpoint_every",
     "train.keep_every",
+    "train.resident_gb",
     "train.iterations",  # more iterations are the same run going on; but see `identity`
 )
 
@@ -103,14 +104,23 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictCon
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """The config as plain values; raises UserError where one is missing or points nowhere."""
     try:
-        missing = sorted(OmegaConf.missing_keys(cfg))
+        missing = next(_missing(OmegaConf.to_container(cfg)), None)
         if missing:
-            raise UserError(f"{missing[0]} has no value: give it one, as in {missing[0]}=...")
+            raise UserError(f"{missing} has no value: give it one, as in {missing}=...")
         plain = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"the config cannot be resolved: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _missing(node: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of an unresolved config that nobody gave a value (OmegaConf writes `???`)."""
+    for key, value in node.items():
+        if value == "???":
+            yield f"{prefix}{key}"
+        elif isinstance(value, dict):
+            yield from _missing(value, f"{prefix}{key}.")
 
 
 def lookup(config: dict[str, Any], dotted: str) -> Any:
@@ -177,7 +187,7 @@ def _check_combinations(config: dict[str, Any]) -> None:
         )
     for key, choices in CHOICES.items():
         value = lookup(config, key)
-        if value is not None and value not in choices:
+        if value not in choices:
             raise UserError(f"{key}={value} is none of {', '.join(choices)}: take one of them")
     device = str(config["device"])
     if device != "auto" and device.split(":")[0] not in ("cpu", "cuda", "mps"):
@@ -215,14 +225,26 @@ def check_metrics(config: dict[str, Any]) -> None:
 def identity(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a resolved config that decides what a run computes."""
     kept = copy.deepcopy(config)
-    for key in NOT_IDENTITY:
+    keys = list(NOT_IDENTITY)
+    if lookup(config, "dataset.verify"):  # a verified archive is the same wherever it lies
+        keys += ["dataset.raw", "dataset.prepare.raw"]
+    for key in keys:
         if key == "train.iterations" and lookup(config, "optimizer.decay") != "none":
             continue  # the learning rate of every iteration depends on their number
         *parents, last = key.split(".")
         node = lookup(kept, ".".join(parents)) if parents else kept
         if isinstance(node, dict):
             node.pop(last, None)
-    return kept
+    return _one_spelling(kept)
+
+
+def _one_spelling(node: Any) -> Any:
+    """1 and 1.0 are one number, and shall be one run."""
+    if isinstance(node, dict):
+        return {key: _one_spelling(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_one_spelling(value) for value in node]
+    return int(node) if isinstance(node, float) and node.is_integer() else node
 
 
 def run_id(config: dict[str, Any]) -> str:

@@ -94,25 +94,26 @@ def _run(config: dict[str, Any], stop: StopRequest) -> Outcome:
         state = checkpoint.load_newest(directory.checkpoints)
         record_length = _restore(trainer, state, directory) if state else 0
 
-        # From here on the directory is this run's to change.
-        record = JsonLines(directory.metrics, record_length)
-        directory.remove_litter()
-        directory.write_config(config)
-        if record.length() < record_length:
-            log.warning("lines are missing from %s, and stay so", directory.metrics)
-        start = trainer.iteration
-        outlets += [
-            record,
-            Console(start, config["train"]["iterations"]),
-            *_tracker(config, directory, start),
-        ]
-        try:
-            with stop.deferred():
+        # From here on the directory is this run's to change, and signals wait for the end of an iteration.
+        with stop.deferred():
+            record = JsonLines(directory.metrics, record_length)
+            directory.remove_litter()
+            directory.write_config(config)
+            if record.length() < record_length:
+                log.warning("lines are missing from %s, and stay so", directory.metrics)
+            start = trainer.iteration
+            outlets += [
+                record,
+                Console(start, config["train"]["iterations"]),
+                *_tracker(config, directory, start),
+            ]
+            ended = FAILED
+            try:
                 ended = _train(trainer, directory, config["seed"], device)
+            finally:
                 sinks.finish(ended)
-        finally:
-            record.close()
-    print(summary(directory, ended))
+    with contextlib.suppress(OSError):  # a closed terminal takes nothing from a finished run
+        print(summary(directory, ended), flush=True)
     return _outcome(directory, ended)
 
 

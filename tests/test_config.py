@@ -201,9 +201,10 @@ def test_null_stands_for_all_images(key: str) -> None:
     check(changed(config(), key, None))
 
 
-def test_a_missing_value_is_named() -> None:
-    with pytest.raises(UserError, match=r"dataset\.path has no value"):
-        config("dataset=folder")
+@pytest.mark.parametrize("key", ["seed", "train.iterations", "arch.width"])  # others refer to the last one
+def test_a_missing_value_is_named(key: str) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(key)} has no value"):
+        config(f"{key}=???")
 
 
 def test_an_interpolation_to_nowhere_is_one_sentence() -> None:

@@ -3,11 +3,11 @@
 import contextlib
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -137,28 +137,32 @@ def _decoded(source: Source, first: int, total: int | None) -> Generator[Decoded
         yield from map(source.decode, source.chunks(first))
         return
     workers = cores()
-    with ProcessPoolExecutor(workers, initializer=_adopt, initargs=(source, os.getpid())) as pool:
-        pending: deque[Future[Decoded]] = deque()
+    pool = ProcessPoolExecutor(workers, initializer=_adopt, initargs=(source,))
+    pending: deque[Future[Decoded]] = deque()
+    try:
         for chunk in source.chunks(first):
             pending.append(pool.submit(_decode, chunk))
             if len(pending) > 2 * workers:  # enough to keep all busy, and no more in memory
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _adopt(source: Source, parent: int) -> None:
+def _adopt(source: Source) -> None:
     """Make this worker ready: it decodes chunks of `source`, and ends when its parent is gone."""
     global _source
     _source = source
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to act on
+    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
 
-    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
+    parent.join()
+    os._exit(1)
 
 
 _source: Source  # a worker's

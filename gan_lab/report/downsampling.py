@@ -33,7 +33,9 @@ def downsample(
     if len(value) <= 3 * stretches:
         whole = value.astype(np.float64)
         return Series(iteration, whole, whole, whole)
-    ends = np.arange(stretches) * max(last, int(iteration[-1])) // stretches
+    ends = -(
+        -np.arange(stretches) * max(last, int(iteration[-1])) // stretches
+    )  # of those before, rounded up
     starts = np.unique(np.searchsorted(iteration, ends, side="right"))
     starts = starts[starts < len(value)]
     counts = np.diff(starts, append=len(value))

@@ -28,6 +28,7 @@ from gan_lab.report.runs import (
     settings,
     text,
     values,
+    where,
 )
 
 NUMBERS_BUDGET = 1_750_000  # bytes of the page for series, where they do not compress at all
@@ -49,15 +50,17 @@ def write_page(root: Path, out: Path) -> Path:
     Damaged runs are named on the page. Raises UserError without a run, or where the page cannot be written.
     """
     runs, damaged = find(root)
-    html, _ = render(root, runs, damaged, by=None)
+    html, _ = render(root, where(runs, ()), damaged, by=None)
     write(out, html)
     return out
 
 
 def write(out: Path, text: str) -> None:
     """Write a result whole or not at all; raises UserError where that cannot be."""
+    if out.exists() and not out.resolve().is_file():  # a device, which a whole file would replace
+        raise UserError(f"{out} is no file: give another")
     try:
-        write_text(out, text)
+        write_text(out.resolve(), text)
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror}): give another file") from error
 

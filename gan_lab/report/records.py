@@ -69,6 +69,21 @@ def _row(line: bytes) -> dict[str, Any]:
     return row if isinstance(row, dict) else {}
 
 
+def last_row(path: Path, holding: bytes = b"") -> dict[str, Any]:
+    """The last whole row of a metrics.jsonl that holds these bytes; empty where there is none."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            end = view.rfind(b"\n")
+            if holding and (place := view.rfind(holding, 0, max(0, end))) >= 0:
+                end = view.find(b"\n", place)
+            elif holding:
+                return {}
+            start = view.rfind(b"\n", 0, max(0, end)) + 1
+            return _row(view[start:end]) if end - start <= LONGEST_LINE else {}
+    except (OSError, ValueError):
+        return {}
+
+
 def read(path: Path, wanted: Sequence[str]) -> Record:
     """The columns `wanted`, which `glimpse` saw; raises UserError where the file cannot be read at all."""
     columns: dict[str, NDArray[np.floating]] = {}

@@ -62,7 +62,7 @@ class Damaged:
 
 
 def find(root: Path) -> tuple[list[Run], list[Damaged]]:
-    """The runs below `root` in the order of their names, and what is damaged; raises UserError without runs.
+    """The runs below `root` in the order of their names, and what is damaged; raises UserError without any.
 
     Runs that `fresh=true` set aside are left out.
     """
@@ -83,8 +83,8 @@ def find(root: Path) -> tuple[list[Run], list[Damaged]]:
             damaged.append(Damaged(name, "status.json is missing or cannot be read: its state is unknown"))
         state, reason = status.get("state", UNKNOWN), plain(str(status.get("reason", "")))
         runs.append(Run(name, directory, config, state, status.get("iteration", 0), reason))
-    if not runs:
-        raise UserError(f"{root} holds no run that can be read: give the folder that paths.outputs names")
+    if not runs and not damaged:
+        raise UserError(f"{root} holds no run: give the folder that paths.outputs names")
     return sorted(runs, key=lambda run: natural(run.name)), damaged
 
 
@@ -134,7 +134,7 @@ def natural(text: str) -> list[tuple[int, float, str]]:
 
 
 def find_key(runs: Sequence[Run], typed: str) -> str:
-    """The key of the configs that a person means: `norm` is norm.name; raises UserError for an unknown one."""
+    """The key of the configs that a person means: `norm` is norm.name; raises UserError if there is none."""
     known = {key for run in runs for key in run.config}
     for key in (typed, f"{typed}.name"):
         if key in known:
@@ -146,16 +146,22 @@ def find_key(runs: Sequence[Run], typed: str) -> str:
 
 def where(runs: Sequence[Run], conditions: Iterable[str]) -> list[Run]:
     """The runs that meet all of `key=value` or `key=value,value`; raises UserError where none is left."""
+    if not runs:
+        raise UserError("none of the runs can be read, see sweep_status.py: start them over with fresh=true")
     kept = list(runs)
     for condition in conditions:
-        typed, equals, text = condition.partition("=")
+        typed, equals, wanted = condition.partition("=")
         if not equals:
             raise UserError(f"--where {condition} is no condition: write key=value, as in dataset=cifar10")
         key = find_key(runs, typed)
-        kept = [run for run in kept if any(_means(run.config.get(key), value) for value in text.split(","))]
+        kept = [run for run in kept if key in run.config and _meets(run.config[key], wanted)]
     if not kept:
         raise UserError(f"no run meets {' '.join(conditions)}: leave a condition out")
     return kept
+
+
+def _meets(value: object, wanted: str) -> bool:
+    return any(_means(value, typed) for typed in wanted.split(","))
 
 
 def _means(value: object, typed: str) -> bool:

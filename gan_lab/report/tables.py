@@ -162,13 +162,9 @@ def as_csv(tables: Sequence[Table]) -> str:
             hours = group.hours.mean if group.hours else None
             for metric, which in table.columns or [("", "")]:
                 cell = group.cells.get((metric, which))
-                figures = (
-                    (cell.mean.n, cell.mean.mean, cell.mean.error, cell.is_best, cell.p)
-                    if cell
-                    else ("",) * 5
-                )
-                names = (_csv(table.title), _csv(group.label), _csv(metric), which)
-                writer.writerow([*names, *figures, *counts, hours])
+                row = [_csv(table.title), _csv(group.label), _csv(metric), which]
+                figures = [*dataclasses.astuple(cell.mean), cell.is_best, cell.p] if cell else [None] * 5
+                writer.writerow([*row, *figures, *counts, hours])
     return out.getvalue()
 
 

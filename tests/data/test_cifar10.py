@@ -33,8 +33,11 @@ def test_pixels_are_exactly_those_of_an_independent_reading(archive: Path, tmp_p
     assert np.array_equal(array, np.concatenate(batches).reshape(-1, 3, 32, 32))
 
 
-def test_batches_larger_than_a_chunk_keep_their_order(archive: Path, tmp_path: Path) -> None:
-    original = official_archives.cifar10(archive, per_batch=cifar10.PickledBatches.rows_per_chunk + 7)
+def test_batches_larger_than_a_chunk_keep_their_order(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cifar10.PickledBatches, "rows_per_chunk", 5)
+    original = official_archives.cifar10(archive, per_batch=12)
     assert np.array_equal(cifar10.prepare(tmp_path, verify=False).images, original.transpose(0, 3, 1, 2))
 
 

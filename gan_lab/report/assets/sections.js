@@ -63,9 +63,9 @@ function summarySection() {
   const part = section(
     "table",
     "Summary",
-    "Mean ± standard error over the seeds of the runs that finished. Bold is the best of its column; ≈ is inside its " +
-      `noise: Welch's t-test against the best gives p ≥ ${ALPHA} (two-sided, not corrected for several tests). Final is ` +
-      "the last evaluation, best the best one of a run; time is training alone, without metrics and samples.",
+    "Mean ± standard error over the seeds of the runs that finished. Bold is the best of its column; ≈ is inside " +
+      `its noise: Welch's t-test against the best gives p ≥ ${ALPHA} (two-sided, not corrected for several tests). ` +
+      "Final is the last evaluation, best the best one of a run; time is training alone, without metrics and samples.",
   );
   refreshers.push(() => {
     const tables = facts.protocols.map((title, protocol) => summaryTable(title, protocol)).filter(Boolean);
@@ -157,7 +157,8 @@ function timeColumn(rows) {
 const arrowed = ([, title, isLow]) => `${title} ${isLow ? "↓" : "↑"}`;
 
 function metricsSection() {
-  const part = section("metrics", "FID and IS over training", "Lines are means over seeds, bands their standard error.");
+  const words = "Lines are means over seeds, bands their standard error.";
+  const part = section("metrics", "FID and IS over training", words);
   const cards = cardsIn(part.body);
   for (const metric of facts.metrics) {
     const [name, , isLow] = metric;
@@ -305,8 +306,8 @@ function trainingSection() {
   const part = section(
     "training",
     "Losses, slopes and gradients",
-    "Long records are cut into stretches: lines are means over a stretch and over seeds, bands reach from the least to " +
-      "the most of any iteration and seed, so that every spike shows. Slopes are ‖∇ₓD(x)‖ over a batch.",
+    "Long records are cut into stretches: lines are means over a stretch and over seeds, bands reach from the least " +
+      "to the most of any iteration and seed, so that every spike shows. Slopes are ‖∇ₓD(x)‖ over a batch.",
   );
   const slopes = (kind) => ({ ends: [`slope/${kind}_min`, `slope/${kind}_max`] });
   const shown = [
@@ -344,8 +345,8 @@ function layersSection() {
   const part = section(
     "layers",
     "Layer by layer",
-    "The paper's argument: a norm bounds every layer's gradient (dotted: the theory's bound, where it was logged) and " +
-      "holds its weight variance near an initialization's target (grey: dashed LeCun 1/fan_in, dotted Xavier " +
+    "The paper's argument: a norm bounds every layer's gradient (dotted: the theory's bound, where it was logged) " +
+      "and holds its weight variance near an initialization's target (grey: dashed LeCun 1/fan_in, dotted Xavier " +
       "2/(fan_in + fan_out), dash-dotted Kaiming 2/fan_in).",
   );
   const every = layers.size > MANY_LAYERS ? `${MANY_LAYERS} of ${layers.size} layers` : "all layers";

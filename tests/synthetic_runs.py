@@ -1,6 +1,6 @@
 """Run directories that nobody trained, of any size, in the shape that training writes.
 
-python tests/report/synthetic_runs.py FOLDER --norms none,sn,bssn --seeds 3 --rows 1000 makes some to look at.
+python tests/synthetic_runs.py FOLDER --norms none,sn,bssn --seeds 3 --rows 1000 makes some to look at.
 """
 
 import argparse
