@@ -110,6 +110,9 @@ def _run(config: dict[str, Any], stop: StopRequest) -> Outcome:
             ended = FAILED
             try:
                 ended = _train(trainer, directory, config["seed"], device)
+            except KeyboardInterrupt:
+                outlets[:] = [record]  # a second Ctrl-C waits for no other tracker
+                raise
             finally:
                 sinks.finish(ended)
     with contextlib.suppress(OSError):  # a closed terminal takes nothing from a finished run

@@ -1,4 +1,4 @@
-"""How a sweep stands: `python scripts/sweep_status.py outputs/`, live on a terminal; exit 1 if a run needs you."""
+"""How a sweep stands: `python scripts/sweep_status.py outputs/`, live; exit 1 if a run needs a person."""
 
 import argparse
 import shutil
@@ -19,9 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
         description="Runs, states, progress, metrics, last sign of life. "
         "Exit status: 0 all is well, 1 a run needs a person, 2 there is no run."
     )
-    parser.add_argument("outputs", type=Path, help="the folder that holds the runs")
-    parser.add_argument("--once", action="store_true", help="print it once, as where the output is no terminal")
-    parser.add_argument("--every", type=float, default=5, metavar="SECONDS", help="between looks (default: 5)")
+    add = parser.add_argument
+    add("outputs", type=Path, help="the folder that holds the runs")
+    add("--once", action="store_true", help="print it once, as where the output is no terminal")
+    add("--every", type=float, default=5, metavar="SECONDS", help="between looks (default: 5)")
     given = parser.parse_args(arguments)
     try:
         entries = _look(given.outputs)

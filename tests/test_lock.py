@@ -21,6 +21,7 @@ from gan_lab.config import compose, resolved, run_directory
 from gan_lab.errors import UserError
 from gan_lab.lock import RunLock
 from gan_lab.run import run
+from gan_lab.run_directory import RunDirectory
 
 OWNER = """
 import sys, time
@@ -68,11 +69,11 @@ def test_a_run_directory_in_use_costs_exit_status_2(
     tiny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = run_directory(resolved(compose(tiny)))
-    directory.mkdir(parents=True)
+    RunDirectory(directory).create()
     with owned(directory / "lock") as process:
         assert run(compose(tiny)).exit_status == 2
         assert run(compose([*tiny, "fresh=true"])).exit_status == 2
-        assert [path.name for path in directory.iterdir()] == ["lock"]
+        assert [path.name for path in directory.rglob("*") if path.is_file()] == ["lock"]
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     for line in lines:

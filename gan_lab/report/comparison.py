@@ -15,6 +15,7 @@ from gan_lab.report.runs import (
     label,
     natural,
     protocol,
+    setting_keys,
     settings,
     text,
     values,
@@ -135,34 +136,38 @@ def read_scores(runs: Sequence[Run]) -> tuple[dict[str, Scores], list[Damaged]]:
     found: dict[str, Scores] = {}
     damaged: list[Damaged] = []
     for run in runs:
-        names = records.glimpse(run.directory.metrics)
-        wanted = [*metrics(names), *(name for name in names if name == STEP_TIME)]
-        if not wanted:
-            continue
         try:
+            names = records.glimpse(run.directory.metrics)
+            wanted = [*metrics(names), *(name for name in names if name == STEP_TIME)]
+            if not wanted:
+                continue
             record = records.read(run.directory.metrics, wanted)
         except UserError as error:
             damaged.append(Damaged(run.name, str(error)))
             continue
-        if record.damaged:
-            damaged.append(Damaged(run.name, f"{record.damaged} lines of metrics.jsonl cannot be read"))
+        if record.complaint:
+            damaged.append(Damaged(run.name, record.complaint))
         found[run.name] = scores(record)
     return found, damaged
 
 
 def compare(runs: Sequence[Run], found: dict[str, Scores], by: Sequence[str] | None) -> list[Table]:
     """One table for each data set and protocol of judging; `by` is None for every setting that differs."""
-    protocols: dict[str, list[Run]] = {}
-    for run in runs:
-        protocols.setdefault(repr(protocol(run)), []).append(run)
-    telling = [key for key in settings(runs) if key.startswith(("dataset.", "metrics."))]
     return [
-        Table(
-            label(members[0], telling) if telling else "",
-            *_compare(members, found, settings(members) if by is None else by),
-        )
-        for members in protocols.values()
+        Table(words, *_compare(members, found, settings(members) if by is None else by))
+        for words, members in by_protocol(runs)
     ]
+
+
+def by_protocol(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
+    """The runs parted by what they may be compared on, each part with the words that tell it apart."""
+    parts: dict[str, list[Run]] = {}
+    for run in runs:
+        parts.setdefault(repr(protocol(run)), []).append(run)
+    if len(parts) == 1:
+        return [("", list(runs))]
+    keys = [key for key in setting_keys(runs) if key in protocol(runs[0])]
+    return [(label(members[0], settings(runs, keys)), members) for members in parts.values()]
 
 
 def _compare(

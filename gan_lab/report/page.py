@@ -13,7 +13,15 @@ import gan_lab
 from gan_lab.errors import UserError
 from gan_lab.files import write_text
 from gan_lab.report import grids, records
-from gan_lab.report.comparison import STEP_TIME, Scores, is_better_low, metrics, scores, title
+from gan_lab.report.comparison import (
+    STEP_TIME,
+    Scores,
+    by_protocol,
+    is_better_low,
+    metrics,
+    scores,
+    title,
+)
 from gan_lab.report.downsampling import downsample
 from gan_lab.report.packing import Pack, packed
 from gan_lab.report.records import Record
@@ -22,8 +30,6 @@ from gan_lab.report.runs import (
     Run,
     differing,
     find,
-    label,
-    protocol,
     setting_keys,
     settings,
     text,
@@ -95,43 +101,57 @@ def _plotly() -> str:
 def _facts(
     runs: Sequence[Run], damaged: Sequence[Damaged], pack: Pack
 ) -> tuple[dict[str, Any], dict[str, Scores]]:
-    """What page.js is told, its long parts in `pack`; and the runs' scores."""
-    troubles = [[trouble.name, trouble.reason] for trouble in damaged]
-    glimpses = [records.glimpse(run.directory.metrics) for run in runs]
-    wanted = [[name for name in seen if SHOWN.fullmatch(name)] + metrics(seen) for seen in glimpses]
-    stretches = _stretches(sum(map(len, wanted)))
-    entries: list[dict[str, Any]] = []
-    found: dict[str, Scores] = {}
-    for run, seen, names in zip(runs, glimpses, wanted, strict=True):
-        record = Record.empty()
-        try:
-            if names:
-                record = records.read(
-                    run.directory.metrics, [*names, *([STEP_TIME] if STEP_TIME in seen else [])]
-                )
-        except UserError as error:
-            troubles.append([run.name, str(error)])
-        if record.damaged:
-            troubles.append([run.name, f"{record.damaged} lines of metrics.jsonl cannot be read"])
-        found[run.name] = scores(record)
-        series = _series(run, record, names, stretches, pack)
-        entries.append(_entry(run, found[run.name]) | {"series": series, "targets": _targets(seen)})
-    troubles += _add_grids(runs, entries, pack)
-    protocols = list(dict.fromkeys(repr(protocol(run)) for run in runs))
-    telling = [key for key in settings(runs) if key.startswith(("dataset.", "metrics."))]
-    titles = {repr(protocol(run)): label(run, telling) if telling else "" for run in runs}
-    for run, entry in zip(runs, entries, strict=True):
-        entry["protocol"] = protocols.index(repr(protocol(run)))
-    known = metrics(dict.fromkeys(name for entry in entries for name in entry["final"]))
+    """What the page's scripts are told, its long parts in `pack`; and the runs' scores."""
+    entries, found, unread = _entries(runs, pack)
+    unread += _add_grids(runs, entries, pack)
+    parts = by_protocol(runs)
+    for place, (_, members) in enumerate(parts):
+        for run in members:
+            entries[run.name]["protocol"] = place
+    known = metrics(dict.fromkeys(name for reached in found.values() for name in reached.final))
     return {
-        "runs": entries,
-        "damaged": troubles,
-        "protocols": [titles[each] for each in protocols],
+        "runs": list(entries.values()),
+        "damaged": [[trouble.name, trouble.reason] for trouble in (*damaged, *unread)],
+        "protocols": [words for words, _ in parts],
         "metrics": [[name, title(name), is_better_low(name)] for name in known],
         "keys": [_key(runs, key) for key in dict.fromkeys(key for run in runs for key in run.config)],
         "differing": differing(runs),
         "settings": setting_keys(runs),
     }, found
+
+
+def _entries(
+    runs: Sequence[Run], pack: Pack
+) -> tuple[dict[str, dict[str, Any]], dict[str, Scores], list[Damaged]]:
+    """By the runs' names: what the page is told of each, its scores; and what could not be read."""
+    unread: list[Damaged] = []
+    seen: dict[str, dict[str, float | None]] = {}
+    for run in runs:
+        try:
+            seen[run.name] = records.glimpse(run.directory.metrics)
+        except UserError as error:
+            seen[run.name] = {}
+            unread.append(Damaged(run.name, str(error)))
+    wanted = {run: [*filter(SHOWN.fullmatch, names), *metrics(names)] for run, names in seen.items()}
+    stretches = _stretches(sum(map(len, wanted.values())))
+    entries: dict[str, dict[str, Any]] = {}
+    found: dict[str, Scores] = {}
+    for run in runs:
+        names, record = wanted[run.name], Record.empty()
+        try:
+            if names:
+                timed = [STEP_TIME] if STEP_TIME in seen[run.name] else []
+                record = records.read(run.directory.metrics, [*names, *timed])
+        except UserError as error:
+            unread.append(Damaged(run.name, str(error)))
+        if record.complaint:
+            unread.append(Damaged(run.name, record.complaint))
+        found[run.name] = scores(record)
+        entries[run.name] = _entry(run, found[run.name]) | {
+            "series": _series(run, record, names, stretches, pack),
+            "targets": _targets(seen[run.name]),
+        }
+    return entries, found, unread
 
 
 def _stretches(series: int) -> int:
@@ -173,22 +193,21 @@ def _targets(seen: dict[str, float | None]) -> dict[str, list[float | None]]:
     return {layer: [seen.get(f"weight_var_{rule}/{layer}") for rule in TARGETS] for layer in layers}
 
 
-def _add_grids(runs: Sequence[Run], entries: Sequence[dict[str, Any]], pack: Pack) -> list[list[str]]:
-    """Give the entries their sample grids: every run's, or with many runs one of each setting."""
-    chosen = list(range(len(runs)))
+def _add_grids(runs: Sequence[Run], entries: dict[str, dict[str, Any]], pack: Pack) -> list[Damaged]:
+    """Give the entries their sample grids: every run's, or with many runs those of one of each setting."""
+    chosen = list(runs)
     if len(runs) > MOST_RUNS_OF_GRIDS:
         keys = settings(runs)
-        first = {values(run, keys): place for place, run in reversed(list(enumerate(runs)))}
-        chosen = sorted(first.values())
-    sizes = [runs[place].config.get("dataset.image_size") for place in chosen]
+        chosen = list({values(run, keys): run for run in reversed(runs)}.values())[::-1]
+    sizes = [run.config.get("dataset.image_size") for run in chosen]
     folders = [
-        (runs[place].directory.samples, size if isinstance(size, int) else 0)
-        for place, size in zip(chosen, sizes, strict=True)
+        (run.directory.samples, size if isinstance(size, int) else 0)
+        for run, size in zip(chosen, sizes, strict=True)
     ]
     shrunk, unread = grids.shrink(folders, IMAGES_BUDGET)
-    for place, some in zip(chosen, shrunk, strict=True):
-        entries[place]["grids"] = [[grid.iteration, *pack.image(grid.webp)] for grid in some]
-    return [["samples", reason] for reason in unread]
+    for run, some in zip(chosen, shrunk, strict=True):
+        entries[run.name]["grids"] = [[grid.iteration, *pack.image(grid.webp)] for grid in some]
+    return [Damaged("samples", reason) for reason in unread]
 
 
 def _key(runs: Sequence[Run], key: str) -> list[Any]:

@@ -22,6 +22,7 @@ TO_DO = {
     UNKNOWN: f"its status cannot be read: {AGAIN}",
     DAMAGED: "start it over with fresh=true",
 }
+HEAD = ("run", "state", "iteration", "left", "metrics", "last sign of life", "")
 ORDER = (DAMAGED, FAILED, DEAD, UNKNOWN, INTERRUPTED, RUNNING, DIVERGED, FINISHED)
 
 
@@ -96,8 +97,7 @@ def table(entries: Sequence[Progress], height: int | None = None) -> str:
     counts = {state: sum(entry.state == state for entry in entries) for state in ORDER}
     totals = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     shown = entries if height is None else entries[: max(1, height - 4)]
-    rows = [("run", "state", "iteration", "left", "metrics", "last sign of life", "")]
-    rows += [_row(entry) for entry in shown]
+    rows: list[Sequence[str]] = [HEAD, *map(_row, shown)]
     widths = [max(len(row[place]) for row in rows) for place in range(6)]
     lines = [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
@@ -108,7 +108,7 @@ def table(entries: Sequence[Progress], height: int | None = None) -> str:
     return "\n".join([*lines, "", totals])
 
 
-def _row(entry: Progress) -> tuple[str, ...]:
+def _row(entry: Progress) -> Sequence[str]:
     share = f" ({entry.iteration / entry.iterations:.0%})" if entry.iterations else ""
     return (
         entry.name,

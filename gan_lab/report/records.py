@@ -28,6 +28,12 @@ class Record:
     columns: dict[str, NDArray[np.floating]]
     damaged: int  # lines that could not be read, a last one cut off in writing aside
 
+    @property
+    def complaint(self) -> str:
+        """What to say of its damage, empty where there is none."""
+        lines = "1 line" if self.damaged == 1 else f"{self.damaged} lines"
+        return f"{lines} of metrics.jsonl cannot be read" if self.damaged else ""
+
     @classmethod
     def empty(cls) -> "Record":
         return cls(np.empty(0, np.int64), {}, 0)
@@ -37,7 +43,7 @@ def glimpse(path: Path) -> dict[str, float | None]:
     """The metrics' names in a metrics.jsonl, in their order, each with the first number seen under it.
 
     They are looked for in the beginning, at the end, and where the rare ones come first; without a file there
-    are none.
+    are none. Raises UserError where it cannot be read.
     """
     found: dict[str, float | None] = {}
     try:
@@ -46,8 +52,10 @@ def glimpse(path: Path) -> dict[str, float | None]:
                 for name, value in _row(line).items():
                     if found.get(name) is None and name.lower() != "iteration":
                         found[name] = value if isinstance(value, (int, float)) else None
-    except (OSError, ValueError):  # ValueError: an empty file
+    except (FileNotFoundError, ValueError):  # ValueError: an empty file
         return {}
+    except OSError as error:
+        raise _unreadable(path, error) from error
     return found
 
 
@@ -106,11 +114,15 @@ def read(path: Path, wanted: Sequence[str]) -> Record:
             iteration = numbers[kept].astype(np.int64)
             columns |= {name: np.ma.filled(column, np.nan)[kept] for name, column in table.items()}
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}): see to that") from error
+        raise _unreadable(path, error) from error
     if np.any(iteration[1:] < iteration[:-1]):  # not as training writes it
         order = np.argsort(iteration, kind="stable")
         iteration, columns = iteration[order], {name: column[order] for name, column in columns.items()}
     return Record(iteration, {name: columns[name] for name in wanted}, damaged)
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be read ({error.strerror or error}): see to that")
 
 
 def _estimate_rows(head: bytes, size: int) -> int:

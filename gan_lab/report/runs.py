@@ -193,11 +193,11 @@ def setting_keys(runs: Sequence[Run]) -> list[str]:
     return sorted((key for key in differing(runs) if not _is_under(key, NO_SETTING)), key=_rank)
 
 
-def settings(runs: Sequence[Run]) -> list[str]:
-    """The fewest keys that tell apart what the runs compute, seeds aside; axes before their details."""
+def settings(runs: Sequence[Run], keys: Sequence[str] | None = None) -> list[str]:
+    """The fewest of these keys (None: `setting_keys`) that tell the runs apart as well as all of them do."""
     chosen: list[str] = []
     parts = 1
-    for key in setting_keys(runs):
+    for key in setting_keys(runs) if keys is None else keys:
         finer = len({values(run, [*chosen, key]) for run in runs})
         if finer > parts:
             chosen, parts = [*chosen, key], finer

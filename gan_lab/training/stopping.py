@@ -23,6 +23,8 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         for number in SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # under nohup, a terminal that closes shall stop nothing
             self._before[number] = signal.signal(number, self._handle)
         return self
 

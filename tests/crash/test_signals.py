@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,14 @@ def unjudged(data: Path, tmp_path: Path) -> list[str]:
 @pytest.fixture
 def small(data: Path, tmp_path: Path) -> list[str]:
     return [*JUDGED, f"paths.data={data}", f"paths.outputs={tmp_path}/outputs"]
+
+
+@pytest.fixture(autouse=True)
+def _without_nohup() -> Iterator[None]:
+    """The tests themselves may run under it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def directory(overrides: list[str]) -> RunDirectory:
@@ -116,6 +124,15 @@ def test_each_signal_is_named_in_the_reason(
     assert status["reason"] == f"stopped by {number.name} after iteration 2"
 
 
+def test_under_nohup_a_closing_terminal_stops_nothing(
+    unjudged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    at_call(monkeypatch, Trainer, "generator_step", 2, signal.SIGHUP)
+    assert run(compose(unjudged)).exit_status == 0
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
 def test_further_signals_do_not_hurry_a_run_that_is_stopping(
     unjudged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +168,7 @@ def test_a_second_ctrl_c_leaves_at_once_with_whole_files(
         at_call(patch, owner, name, call, signal.SIGINT, signal.SIGINT)
         assert run(compose(small)).exit_status == INTERRUPTED
     said = capsys.readouterr()
-    assert "Traceback" not in said.err
+    assert "Traceback" not in said.err + said.out
     assert "the same command goes on from the last checkpoint" in said.err
     root = directory(small)
     assert root.read_status()["state"] == "interrupted"

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import resource
+import select
 import shutil
 import signal
 import time
@@ -192,6 +193,28 @@ def test_a_killed_worker_is_one_sentence_and_its_work_is_gone_on_with(
             celeba.prepare(tmp_path, raw=str(archive), verify=False)
     celeba.prepare(tmp_path, raw=str(archive), verify=False)
     assert listing(tmp_path) == undisturbed
+
+
+def test_workers_end_with_the_process_that_they_work_for(
+    archive: Path, tmp_path: Path, in_child: InChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def note_and_hang(self: celeba.ZippedImages, chunk: list[str]) -> None:
+        (tmp_path / f"{os.getpid()}.pid").touch()
+        time.sleep(1000)
+
+    monkeypatch.setattr(preparation, "cores", lambda: 2)
+    monkeypatch.setattr(celeba.ZippedImages, "decode", note_and_hang)
+    process = in_child(lambda: celeba.prepare(tmp_path / "data", raw=str(archive), verify=False))
+    while len(list(tmp_path.glob("*.pid"))) < 2:
+        assert process.is_alive()
+        time.sleep(0.01)
+    workers = [os.pidfd_open(int(path.stem)) for path in tmp_path.glob("*.pid")]
+    process.kill()
+    process.join()
+    for worker in workers:
+        ended, _, _ = select.select([worker], [], [], 60)
+        assert ended
+        os.close(worker)
 
 
 def test_a_disk_that_fills_up_leaves_nothing(

@@ -1,0 +1,166 @@
+"""Groups, means and verdicts of runs whose scores are known."""
+
+import json
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from synthetic_runs import make_run
+
+from gan_lab.report.comparison import (
+    BEST,
+    FINAL,
+    Cell,
+    Scores,
+    Table,
+    compare,
+    is_better_low,
+    metrics,
+    read_scores,
+    title,
+)
+from gan_lab.report.runs import find
+from gan_lab.tracking.jsonl import read as read_rows
+
+FID, IS = "metric/fid", "metric/is_mean"
+
+
+def tables(root: Path, fids: dict[str, list[float]], by: list[str] | None = None) -> list[Table]:
+    """The comparison of runs below `root` that are told their final FID, in order of their seeds."""
+    runs, _ = find(root)
+    known = {run.name: {FID: fids[run.config["norm.name"]][run.config["seed"]]} for run in runs}
+    found = {name: Scores(final=score, best=score, hours=1.0) for name, score in known.items()}
+    return compare(runs, found, by)
+
+
+def column(table: Table, metric: str = FID, which: str = FINAL) -> dict[str, Cell]:
+    return {
+        group.label: group.cells[metric, which] for group in table.groups if (metric, which) in group.cells
+    }
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    for norm in ("none", "sn", "bssn"):
+        for seed in range(3):
+            make_run(tmp_path, norm, seed, rows=2, grids=0, evaluations=1)
+    return tmp_path
+
+
+def test_the_best_and_what_the_noise_cannot_tell_from_it(sweep: Path) -> None:
+    fids = {"none": [90.0, 91.0, 92.0], "sn": [21.0, 19.0, 23.0], "bssn": [20.0, 22.0, 18.5]}
+    (table,) = tables(sweep, fids)
+    cells = column(table)
+    assert {label for label, cell in cells.items() if cell.is_best} == {"bssn"}
+    assert {label for label, cell in cells.items() if cell.in_noise} == {"sn"}
+    assert cells["bssn"].p is None
+    assert cells["none"].p is not None
+    assert cells["none"].p < 0.001
+    assert cells["sn"].mean.mean == pytest.approx(21.0)
+    assert [group.seeds for group in table.groups] == [3, 3, 3]
+
+
+def test_scores_are_those_of_the_record(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, rows=400, grids=0, evaluations=8)
+    runs, _ = find(tmp_path)
+    found, damaged = read_scores(runs)
+    rows = list(read_rows(folder / "metrics.jsonl"))
+    fids, scores = ([row[name] for row in rows if name in row] for name in (FID, IS))
+    reached = found[runs[0].name]
+    assert damaged == []
+    assert len(fids) == 8
+    assert (reached.final[FID], reached.best[FID]) == (fids[-1], min(fids))
+    assert (reached.final[IS], reached.best[IS]) == (scores[-1], max(scores))
+    expected = sum(50 * row["speed/step_ms"] for row in rows) / 3.6e6
+    assert reached.hours == pytest.approx(expected, rel=1e-6)
+
+
+def test_runs_that_did_not_finish_are_counted_beside(tmp_path: Path) -> None:
+    make_run(tmp_path, "sn", 0, rows=2, grids=0)
+    make_run(tmp_path, "sn", 1, rows=2, grids=0)
+    make_run(tmp_path, "sn", 2, rows=2, grids=0, state="diverged", reason="loss/d is nan")
+    make_run(tmp_path, "sn", 3, rows=2, grids=0, reason="diverged by iteration 7, and went on all the same")
+    make_run(tmp_path, "sn", 4, rows=2, grids=0, state="failed")
+    make_run(tmp_path, "sn", 5, rows=2, grids=0, state="interrupted")
+    make_run(tmp_path, "sn", 6, rows=2, grids=0, state="running")
+    runs, _ = find(tmp_path)
+    found, _ = read_scores(runs)
+    (table,) = compare(runs, found, None)
+    (group,) = table.groups
+    assert (group.seeds, group.finished, group.diverged, group.failed, group.others) == (2, 2, 2, 1, 2)
+    finals = [found[run.name].final[FID] for run in runs if run.config["seed"] < 2]
+    assert group.cells[FID, FINAL].mean.mean == pytest.approx(fmean(finals))
+    assert group.cells[FID, FINAL].mean.n == 2
+
+
+def test_metrics_of_different_names_are_different_columns(tmp_path: Path) -> None:
+    make_run(tmp_path, "sn", 0, rows=2, grids=0)
+    other = make_run(tmp_path, "sn", 1, rows=2, grids=0)
+    text = (other / "metrics.jsonl").read_text()
+    renamed = text.replace("metric/fid", "metric/fid_unverified").replace("is_mean", "is_unverified_mean")
+    (other / "metrics.jsonl").write_text(renamed)
+    runs, _ = find(tmp_path)
+    (table,) = compare(runs, read_scores(runs)[0], None)
+    assert [metric for metric, which in table.columns if which == BEST] == [
+        FID,
+        "metric/fid_unverified",
+        IS,
+        "metric/is_unverified_mean",
+    ]
+    assert all(cell.mean.n == 1 for cell in table.groups[0].cells.values())
+
+
+def test_metrics_of_other_data_or_protocols_are_other_tables(tmp_path: Path) -> None:
+    make_run(tmp_path, "sn", rows=2, grids=0)
+    make_run(tmp_path, "bssn", rows=2, grids=0)
+    make_run(tmp_path, "sn", rows=2, grids=0, metrics__num_generated=100)
+    make_run(tmp_path, "sn", rows=2, grids=0, dataset__name="stl10")
+    runs, _ = find(tmp_path)
+    some = compare(runs, read_scores(runs)[0], None)
+    assert sorted(len(table.groups) for table in some) == [1, 1, 2]
+    assert len({table.title for table in some}) == 3
+    for table in some:  # nothing is the best of one
+        bests = [cell.is_best for group in table.groups for cell in group.cells.values()]
+        assert any(bests) == (len(table.groups) == 2)
+
+
+def test_how_fast_metrics_are_computed_makes_no_other_table(tmp_path: Path) -> None:
+    make_run(tmp_path, "sn", rows=2, grids=0)
+    make_run(tmp_path, "bssn", rows=2, grids=0, metrics__batch_size=7)
+    runs, _ = find(tmp_path)
+    assert len(compare(runs, {}, None)) == 1
+
+
+def test_a_chosen_grouping_that_mixes_settings_says_so(sweep: Path) -> None:
+    fids = {"none": [1.0, 2.0, 3.0], "sn": [1.0, 2.0, 3.0], "bssn": [1.0, 2.0, 3.0]}
+    (table,) = tables(sweep, fids, ["arch.name"])
+    assert [(group.label, group.mixes, group.seeds) for group in table.groups] == [
+        ("dcgan", ["norm.name"], 3)
+    ]
+    (table,) = tables(sweep, fids, ["norm.name", "norm.scale"])
+    assert [group.mixes for group in table.groups] == [[], [], []]
+
+
+def test_names_of_metrics() -> None:
+    names = [
+        "loss/d",
+        "metric/is_digits_mean",
+        "metric/is_digits_std",
+        "metric/fid_mine_fast",
+        "metric/kid_mean",
+    ]
+    assert metrics(names) == ["metric/fid_mine_fast", "metric/is_digits_mean"]
+    assert [title(name) for name in metrics(names)] == ["FID mine fast", "IS digits"]
+    assert [is_better_low(name) for name in metrics(names)] == [True, False]
+
+
+def test_a_record_that_cannot_be_read_is_named(sweep: Path) -> None:
+    broken = sorted(sweep.glob("*/*/sn/seed0*/metrics.jsonl"))[0]
+    broken.write_text(broken.read_text() + "garbage\n")
+    gone = sorted(sweep.glob("*/*/sn/seed1*/metrics.jsonl"))[0]
+    gone.unlink()
+    runs, _ = find(sweep)
+    found, damaged = read_scores(runs)
+    assert [trouble.reason for trouble in damaged] == ["1 line of metrics.jsonl cannot be read"]
+    assert len(found) == 8
+    assert json.loads((broken.parent / "status.json").read_text())["state"] == "finished"
