@@ -90,7 +90,7 @@ def _lines(
 ) -> Iterator[str]:
     norm, scale = config["norm"]["name"], config["norm"]["scale"]
     offset = rng.normal()
-    goal = FINAL_FID[norm] * (1 + 0.35 * math.log(scale / 1.2) ** 2) + offset
+    goal = FINAL_FID.get(norm, 30.0) * (1 + 0.35 * math.log(scale / 1.2) ** 2) + offset
     evaluate_every = max(1, rows // evaluations)
     for row in range(1, rows + 1):
         phase = min(PHASES - 1, row * PHASES // rows)

@@ -91,7 +91,7 @@ def test_no_metrics() -> None:
         (["metrics.fid=false", "metrics.is=false"], "all false"),
         (["metrics.kid=1"], "metrics.kid=1 is neither true nor false"),
         (["metrics.num_generated=5"], "is_splits=10 exceeds metrics.num_generated=5"),
-        (["metrics.num_generated=null"], "metrics.num_generated has no value"),
+        (["metrics.num_generated=null"], "metrics.num_generated=None is not a whole number"),
         (["metrics.num_fid=1"], "metrics.num_fid=1"),
         (["metrics.num_real=2.5"], "metrics.num_real=2.5 is not a whole number"),
         (["metrics.kid_subset_size=0"], "metrics.kid_subset_size=0"),

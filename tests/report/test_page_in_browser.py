@@ -225,7 +225,7 @@ def test_filter_group_and_colour(page: "sync_api.Page") -> None:
     assert rows.count() == 6
     page.select_option("#by", "state")
     assert sorted(table(page)) == ["state=diverged", "state=finished"]
-    page.select_option("#colour", "norm.scale")
+    page.select_option("#colour", "seed")
     colours = page.locator("#config svg line").evaluate_all(
         "lines => lines.map((l) => l.getAttribute('stroke'))"
     )
@@ -301,7 +301,7 @@ def test_hostile_names_are_text(page: "sync_api.Page") -> None:
     assert page.locator("img[src=x]").count() == 0
     assert page.locator("b").count() == 0
     assert EVIL in page.locator("#legend").inner_text()
-    titles = page.locator("[aria-label='Sigmas'] .annotation-text").all_inner_texts()
+    titles = page.locator("[aria-label='Sigmas'] .annotation-text").all_text_contents()
     assert EVIL in titles
     assert "broken" in page.locator("#damaged").inner_text()
 
