@@ -53,33 +53,35 @@ def address(sweep: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["sync_api.Browser"]:
+def tab() -> Iterator["sync_api.Page"]:
+    """One tab for all tests, which open the page anew."""
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
+        yield browser.new_page(color_scheme="light")
         browser.close()
 
 
 @pytest.fixture(params=[WIDE, PHONE], ids=["1280", "390"])
-def page(
-    request: pytest.FixtureRequest, browser: "sync_api.Browser", address: str
-) -> Iterator["sync_api.Page"]:
+def page(request: pytest.FixtureRequest, tab: "sync_api.Page", address: str) -> Iterator["sync_api.Page"]:
     """The opened page; afterwards, nothing was logged and nothing asked of a network."""
-    width, height = getattr(request, "param", WIDE)
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="light")
-    page = context.new_page()
+    width, height = request.param
+    tab.set_viewport_size({"width": width, "height": height})
     troubles: list[str] = []
-    page.on("console", lambda message: troubles.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on(
-        "request", lambda r: None if r.url.startswith(("file:", "blob:", "data:")) else troubles.append(r.url)
-    )
-    page.goto(address)
-    page.locator("html[data-ready]").wait_for(state="attached", timeout=60_000)
-    yield page
-    assert troubles == []
-    assert page.evaluate("window.hacked") is None
-    context.close()
+    watched = {
+        "console": lambda message: troubles.append(f"{message.type}: {message.text}"),
+        "pageerror": lambda error: troubles.append(str(error)),
+        "request": lambda request: troubles.append(request.url),
+    }
+    tab.goto("about:blank")
+    for event, note in watched.items():
+        tab.on(event, note)
+    tab.goto(address)
+    tab.locator("html[data-ready]").wait_for(state="attached", timeout=60_000)
+    yield tab
+    for event, note in watched.items():
+        tab.remove_listener(event, note)
+    assert [trouble for trouble in troubles if not trouble.startswith(("file:", "blob:", "data:"))] == []
+    assert tab.evaluate("window.hacked") is None
 
 
 wide = pytest.mark.parametrize("page", [WIDE], ids=["1280"], indirect=True)

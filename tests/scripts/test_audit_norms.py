@@ -42,7 +42,8 @@ def test_a_run_is_audited_at_its_newest_checkpoint(
         norm = f"{layer}.parametrizations.weight"
         weight = state[f"{norm}.original"].double().numpy()
         halves = []
-        for side, matrix in (("out", weight), ("in", weight.swapaxes(0, 1))):
+        # The columns in the order that the stored vectors have: of "out" by place, then channel.
+        for side, matrix in (("out", np.moveaxis(weight, 1, -1)), ("in", weight.swapaxes(0, 1))):
             exact = np.linalg.norm(matrix.reshape(len(matrix), -1), 2)
             assert float(row[f"sigma_{side}"]) == pytest.approx(exact, rel=1e-4)
             u, v = (state[f"{norm}.0.estimator.sigma_{side}.{vector}"].numpy().ravel() for vector in "uv")
