@@ -69,7 +69,7 @@ function band(x, bottom, top, style, more = {}) {
     mode: "lines",
     x: [...x, ...x.toReversed()],
     y: [...top, ...bottom.toReversed()],
-    fill: "toself",
+    fill: "none",
     fillcolor: faint(style.colour, share),
     line: { width: 0, color: style.colour },
     hoverinfo: "skip",
