@@ -39,7 +39,7 @@ from gan_lab.report.runs import (
 
 NUMBERS_BUDGET = 1_750_000  # bytes of the page for series, where they do not compress at all
 IMAGES_BUDGET = 700_000  # bytes of the images, a third more in base64
-STRETCHES = (24, 120)  # into how many a series is cut at least and at most
+STRETCHES = (12, 120)  # into how many a series is cut at least and at most
 MOST_RUNS_OF_GRIDS = 36
 
 SHOWN = re.compile(

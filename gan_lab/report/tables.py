@@ -52,12 +52,13 @@ def heading(column: tuple[str, str]) -> str:
 def cells(table: Table) -> tuple[list[str], list[list[str]]]:
     """The headings and the rows of a table, as plain text with marks."""
     counts = _counts(table)
-    head = ["group", *counts, *(heading(column) for column in table.columns), "time"]
+    head = ["group", "seeds", *(heading(column) for column in table.columns), *counts, "time"]
     return head, [
         [
             plain(group.label),
-            *(str(getattr(group, name)) for name in counts),
+            str(group.seeds),
             *(_figure(table, group, column) for column in table.columns),
+            *(str(getattr(group, name)) for name in counts),
             duration(group.hours.mean) if group.hours else "–",
         ]
         for group in table.groups
@@ -65,10 +66,10 @@ def cells(table: Table) -> tuple[list[str], list[list[str]]]:
 
 
 def _counts(table: Table) -> list[str]:
-    """Which counts of its runs a table shows: those that say nothing are left out."""
+    """Which counts of its runs a table shows, the seeds aside: those that say nothing are left out."""
     finished = ["finished"] if any(group.finished != group.seeds for group in table.groups) else []
     others = ["others"] if any(group.others for group in table.groups) else []
-    return ["seeds", *finished, "diverged", "failed", *others]
+    return [*finished, "diverged", "failed", *others]
 
 
 def _figure(table: Table, group: Group, column: tuple[str, str]) -> str:

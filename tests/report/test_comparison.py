@@ -75,6 +75,13 @@ def test_scores_are_those_of_the_record(tmp_path: Path) -> None:
     assert reached.hours == pytest.approx(expected, rel=1e-6)
 
 
+def test_the_best_inception_score_is_the_greatest(sweep: Path) -> None:
+    runs, _ = find(sweep)
+    known = {run.name: {IS: {"none": 2.0, "sn": 7.0, "bssn": 8.0}[run.config["norm.name"]]} for run in runs}
+    (table,) = compare(runs, {name: Scores(score, score, None) for name, score in known.items()}, None)
+    assert {label for label, cell in column(table, IS).items() if cell.is_best} == {"bssn"}
+
+
 def test_runs_that_did_not_finish_are_counted_beside(tmp_path: Path) -> None:
     make_run(tmp_path, "sn", 0, rows=2, grids=0)
     make_run(tmp_path, "sn", 1, rows=2, grids=0)

@@ -15,6 +15,7 @@ from synthetic_runs import make_run, make_sweep
 
 from gan_lab.errors import UserError
 from gan_lab.report import page, write_page
+from gan_lab.report.packing import packed
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -39,9 +40,9 @@ class Tags(HTMLParser):
 
 
 def facts_of(html: str) -> dict:
-    packed = re.search(r'id="data">([^<]*)</script>', html)
-    assert packed is not None
-    content = gzip.decompress(base64.b64decode(packed[1]))
+    data = re.search(r'id="data">([^<]*)</script>', html)
+    assert data is not None
+    content = gzip.decompress(base64.b64decode(data[1]))
     return json.loads(content[4 : 4 + int.from_bytes(content[:4], "little")])
 
 
@@ -163,7 +164,10 @@ def test_many_runs_are_cut_finer_never_coarser_than_there_is_room_for() -> None:
     for series in (1, 100, 4600, 20_000):
         stretches = page._stretches(series)
         assert page.STRETCHES[0] <= stretches <= page.STRETCHES[1]
-    assert 3 * 2 * 4 / 3 * 4600 * page._stretches(4600) <= page.NUMBERS_BUDGET
+    of_100_runs = 4600  # series; three numbers of two bytes for each stretch, as base64
+    assert 3 * 2 * 4 / 3 * of_100_runs * page._stretches(of_100_runs) <= page.NUMBERS_BUDGET
+    parts = len(packed(page._plotly().encode())) + page.NUMBERS_BUDGET + page.IMAGES_BUDGET * 4 / 3
+    assert parts + 200_000 < 5_000_000
 
 
 def test_with_many_runs_one_of_each_setting_keeps_its_grids(

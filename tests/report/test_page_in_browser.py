@@ -210,6 +210,29 @@ def test_a_spike_is_drawn(page: "sync_api.Page") -> None:
     assert highest == pytest.approx(1000, rel=1e-3)
 
 
+@wide
+def test_bands_reach_over_the_seeds(page: "sync_api.Page", sweep: Path) -> None:
+    """The standard error around FID, least and most around the loss."""
+    scroll_through(page)
+    runs = [
+        run for run in find(sweep)[0] if run.config["norm.name"] == "ssn" and run.config["norm.scale"] == 1.0
+    ]
+    columns = [records.read(run.directory.metrics, ["metric/fid", "loss/g"]).columns for run in runs]
+    get = """title => document.querySelector(`[aria-label="${title}"]`).data
+        .filter((trace) => trace.fill === "toself").map((trace) => [trace.fillcolor, trace.y])"""
+    fids = np.array([column["metric/fid"][np.isfinite(column["metric/fid"])] for column in columns])
+    (_, last), *_ = page.evaluate(get, "FID ↓")[2:]  # bssn's two come first
+    half = len(last) // 2
+    upper = fids.mean(axis=0) + scipy.stats.sem(fids, axis=0)
+    np.testing.assert_allclose(last[:half], upper, rtol=2e-3)
+    losses = np.concatenate([column["loss/g"] for column in columns])
+    bands = [y for _, y in page.evaluate(get, "Generator's loss")]
+    assert any(
+        max(y) == pytest.approx(losses.max(), rel=1e-2) and min(y) == pytest.approx(losses.min(), rel=2e-2)
+        for y in bands
+    )
+
+
 def test_filter_group_and_colour(page: "sync_api.Page") -> None:
     assert page.locator("#legend button").count() == 6
     page.select_option("#by", "norm.name")
@@ -233,9 +256,13 @@ def test_filter_group_and_colour(page: "sync_api.Page") -> None:
         "lines => lines.map((l) => l.getAttribute('stroke'))"
     )
     assert len(set(colours)) == 2
+    page.locator("#filters [aria-label='norm.scale'] button", has_text="1").first.click()
+    assert page.locator("#legend").inner_text() == "The filter leaves no run."
+    assert not page.locator("#samples").is_visible()
+    page.locator("#filters [aria-label='Remove the filter by norm.scale']").click()
     page.select_option("#show", "runs")
     page.locator("[aria-label='FID ↓']").scroll_into_view_if_needed()
-    eventually(page, "document.querySelector(\"[aria-label='FID ↓']\").data?.length === 6")
+    eventually(page, "document.querySelector(\"[aria-label='FID ↓']\").data?.length === 10")
 
 
 def test_the_legend_hides_groups_by_mouse_and_keyboard(page: "sync_api.Page") -> None:

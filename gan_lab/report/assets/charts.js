@@ -18,17 +18,13 @@ function axis(more = {}) {
 
 const iterationAxis = (more = {}) => axis({ nticks: 6, tickformat: "~s", ...more });
 
+const leastPositive = (values) => values.reduce((a, b) => (b > 0 && b < a ? b : a), Infinity);
+
 /** The axis of values; a logarithmic one has ticks at the decades, or at 1, 2, 5 where there are few. */
 function valueAxis(isLog, traces, more = {}) {
   if (!isLog) return axis(more);
-  let [least, most] = [Infinity, -Infinity];
-  for (const { y } of traces) {
-    for (const value of y) {
-      if (value > 0 && value < least) least = value;
-      if (value > most) most = value;
-    }
-  }
-  const decades = Math.log10(most / least);
+  const values = traces.flatMap(({ y }) => y);
+  const decades = Math.log10(values.reduce((a, b) => Math.max(a, b), 0) / leastPositive(values));
   const dtick = decades > 1.7 ? Math.ceil(decades / 5) : "D2";
   return axis({ type: "log", dtick, tickformat: "~g", ...more, nticks: undefined });
 }
@@ -69,7 +65,7 @@ function band(x, bottom, top, style, more = {}) {
     mode: "lines",
     x: [...x, ...x.toReversed()],
     y: [...top, ...bottom.toReversed()],
-    fill: "none",
+    fill: "toself",
     fillcolor: faint(style.colour, share),
     line: { width: 0, color: style.colour },
     hoverinfo: "skip",
@@ -88,29 +84,29 @@ function runLine(run, name, more) {
   return [line(x, y, run.shortName, run.style, { line: thin, opacity: 0.8, ...more })];
 }
 
-/** From a standard error below the mean to one above it, on a logarithmic axis too. */
-function errorBand({ x, mean: middle, error }, style, more) {
-  const floor = Math.min(...middle.filter((value) => value > 0)) / 10;
-  const lowest = (value) => (value > 0 ? Math.min(value, floor) : -Infinity);
-  const bottom = middle.map((value, i) => Math.max(value - error[i], lowest(value)));
-  const top = middle.map((value, i) => value + error[i]);
-  return error.some(Boolean) ? [band(x, bottom, top, style, more)] : [];
+/** From a standard error below the mean to one above it. */
+function errorBand({ x, mean: middle, error }) {
+  const [least, most] = [middle.map((value, i) => value - error[i]), middle.map((value, i) => value + error[i])];
+  return error.some(Boolean) ? { x, least, most } : null;
 }
 
 /**
  * The traces of a metric: group by group with a band, or run by run.
  *
  * The band is the standard error, or reaches from the least to the most; `ends` names metrics of their own for these.
+ * On a logarithmic axis, which has no zero, a band ends a little below the lowest line.
  */
-function traces(name, { isError = false, ends = [name, name], more = {} } = {}) {
+function traces(name, isLog, { isError = false, ends = [name, name], more = {} } = {}) {
   if (state.show === "runs") return shownRuns().flatMap((run) => runLine(run, name, more));
   const averages = shownGroups()
     .map((group) => ({ group, average: averageOf(group, name) }))
     .filter(({ average }) => average);
+  const lowest = isLog ? leastPositive(averages.flatMap(({ average }) => average.mean)) / 3 : -Infinity;
   const bands = averages.flatMap(({ group, average }) => {
-    if (isError) return errorBand(average, group.style, more);
-    const [bottom, top] = ends.map((end) => averageOf(group, end));
-    return bottom && top ? [band(bottom.x, bottom.least, top.most, group.style, more)] : [];
+    const [bottom, top] = isError ? Array(2).fill(errorBand(average)) : ends.map((end) => averageOf(group, end));
+    if (!bottom || !top) return [];
+    const least = bottom.least.map((value) => Math.max(value, lowest));
+    return [band(bottom.x, least, top.most, group.style, more)];
   });
   const lines = averages.map(({ group, average }) => line(average.x, average.mean, group.label, group.style, more));
   return [...bands, ...lines];
@@ -118,7 +114,7 @@ function traces(name, { isError = false, ends = [name, name], more = {} } = {}) 
 
 /** Builds the figure of one metric over the iterations. */
 const overIterations = (name, options) => (isLog) => {
-  const data = traces(name, options);
+  const data = traces(name, isLog, options);
   const title = { text: "iteration", font: { size: 11 } };
   return { data, layout: layout({ xaxis: iterationAxis({ title }), yaxis: valueAxis(isLog, data) }) };
 };

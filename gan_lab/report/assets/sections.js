@@ -87,7 +87,8 @@ function summaryTable(title, protocol) {
     .map((group) => ({ group, runs: group.runs.filter((run) => run.protocol === protocol) }))
     .filter(({ runs }) => runs.length);
   if (!rows.length) return null;
-  const columns = [...countColumns(rows), ...metricColumns(rows), timeColumn(rows)];
+  const [seeds, ...states] = countColumns(rows);
+  const columns = [seeds, ...metricColumns(rows), ...states, timeColumn(rows)];
   const body = rows.map(({ group }, i) => {
     const name = element("td", { title: group.label }, swatch(group.style), ` ${group.label}`);
     return element("tr", {}, name, ...columns.map(({ cells }) => cells[i]));
@@ -109,7 +110,7 @@ function countColumns(rows) {
     ["finished", finished, finished.some((n, i) => n !== seeds[i])],
     ["diverged", count((run) => run.diverged), true],
     ["failed", count((run) => run.state === "failed"), true],
-    ["other", others, others.some(Boolean)],
+    ["others", others, others.some(Boolean)],
   ];
   return columns.filter(([, , isShown]) => isShown).map(([head, counts]) => ({ head, cells: counts.map(textCell) }));
 }
@@ -170,11 +171,14 @@ function metricsSection() {
 
 // ---- A metric against a setting
 
-/** What tells apart the lines of a chart over `key`: the other settings, but for those that `key` decides. */
+const isCopy = (runs, key, other) => runs.every((run) => valueOf(run, key) === valueOf(run, other));
+
+/** What tells apart the lines of a chart over `key`: the other settings, but for those that only follow it. */
 function settingsBeside(runs, key) {
-  const isDecided = (other) => settings(runs, [key, other]).length < 2;
-  const counts = (other) => other !== key && (AXIS_KEYS.includes(other) || !isDecided(other));
-  return settings(runs, facts.settings.filter(counts));
+  const axis = (one) => one.split(".")[0];
+  const isDecided = (other) => axis(other) === axis(key) && settings(runs, [key, other]).length < 2;
+  const follows = (other) => isCopy(runs, key, other) || (!AXIS_KEYS.includes(other) && isDecided(other));
+  return settings(runs, facts.settings.filter((other) => other !== key && !follows(other)));
 }
 
 /** Runs that differ in a numeric `key` and the seed alone, as `{label, runs}`. */
@@ -193,8 +197,7 @@ function linesOver(runs, key) {
 function sweptKeys() {
   const isNumeric = (key) => distinctValues(facts.runs, key).every((value) => isNumber(value) || value === "–");
   const swept = facts.settings.filter((key) => isNumeric(key) && linesOver(facts.runs, key).length);
-  const isCopy = (key, other) => facts.runs.every((run) => valueOf(run, key) === valueOf(run, other));
-  return swept.filter((key, i) => !swept.slice(0, i).some((other) => isCopy(key, other)));
+  return swept.filter((key, i) => !swept.slice(0, i).some((other) => isCopy(facts.runs, key, other)));
 }
 
 function scaleSection() {
@@ -391,7 +394,7 @@ function layerByLayer(prefix, layers, besides, isLog, width) {
   layers.forEach((layer, i) => {
     const n = i ? i + 1 : "";
     const more = { xaxis: `x${n}`, yaxis: `y${n}` };
-    const data = [...besides(layer, more), ...traces(prefix + layer, { more: { ...more, mode: "lines" } })];
+    const data = [...besides(layer, more), ...traces(prefix + layer, isLog, { more: { ...more, mode: "lines" } })];
     figure.data.push(...data);
     figure.layout[`xaxis${n}`] = iterationAxis(small);
     figure.layout[`yaxis${n}`] = valueAxis(isLog, data, small);
