@@ -22,6 +22,7 @@ NOT_IDENTITY = (
     "tracker",
     "probes",
     "metrics.batch_size",
+    "metrics.precision",  # this one and the next are in the names of the figures
     "metrics.weights",
     "train.log_every",
     "train.sample_every",
@@ -29,6 +30,7 @@ NOT_IDENTITY = (
     "train.checkpoint_every",
     "train.keep_every",
     "train.resident_gb",
+    "train.sync_bn",  # but see `split`
     "train.iterations",  # more iterations are the same run going on; but see `identity`
 )
 
@@ -72,7 +74,15 @@ RANGES: dict[str, tuple[type, float, float]] = {
 MAY_BE_ABSENT = ("dataset.max_damaged", "arch.width", "penalty.", "metrics.")
 MAY_BE_NULL = ("metrics.num_fid", "metrics.num_real", "metrics.num_kid_prc")
 
-FLAGS = ("fresh", "dataset.verify", "train.channels_last")
+FLAGS = (
+    "fresh",
+    "dataset.verify",
+    "train.channels_last",
+    "train.sync_bn",
+    "train.tf32",
+    "train.compile",
+    "train.cuda_graphs",
+)
 NAMES = ("dataset.name", "arch.name", "norm.name")  # parts of the run directory's path
 FOLDERS = ("paths.data", "paths.outputs")
 
@@ -82,7 +92,7 @@ CHOICES = {
     "norm.target": ("discriminator", "generator", "both"),
     "optimizer.decay": ("none", "linear"),
     "tracker.mode": ("auto", "online", "offline", "disabled"),
-    "train.precision": ("fp32",),
+    "train.precision": ("fp32", "bf16"),
 }
 
 
@@ -180,6 +190,8 @@ def _check_combinations(config: dict[str, Any]) -> None:
             "or another arch"
         )
     check_metrics(config)
+    if config["train"]["cuda_graphs"] and not config["train"]["compile"]:
+        raise UserError("train.cuda_graphs=true are graphs of compiled passes: set train.compile=true too")
     loss, penalty = config["loss"]["name"], config["penalty"]["name"]
     if loss == "wgan_gp" and penalty != "gradient_penalty":
         raise UserError(
@@ -211,6 +223,11 @@ def check_metrics(config: dict[str, Any]) -> None:
     for name in ("weights", "suffix"):
         if not isinstance(metrics.get(name), str | None):
             raise UserError(f"metrics.{name}={metrics[name]} is no text: quote it, or leave it null")
+    precision, precisions = metrics.get("precision"), ("exact", "bf16")
+    if precision not in precisions:
+        raise UserError(f"metrics.precision={precision} is none of {', '.join(precisions)}: take one of them")
+    if precision != "exact" and metrics["extractor"] == "digits":
+        raise UserError(f"metrics.precision={precision} is for Inception alone: take exact for the digits")
     wanted = {name: metrics.get(name) for name in ("fid", "is", "kid", "prc")}
     for name, value in wanted.items():
         if not isinstance(value, bool):
@@ -220,6 +237,22 @@ def check_metrics(config: dict[str, Any]) -> None:
     splits, count = metrics["is_splits"], metrics["num_generated"]
     if wanted["is"] and splits > count:
         raise UserError(f"metrics.is_splits={splits} exceeds metrics.num_generated={count}: lower it")
+
+
+def split(config: dict[str, Any], ranks: int) -> dict[str, Any]:
+    """The config of a run on so many ranks; raises UserError where they cannot share a batch evenly.
+
+    Their number changes nothing that a run computes, but for batch norm that each does for itself: the new
+    key `train.bn_batches`, of the run's identity, says in how many parts it sees a batch.
+    """
+    for key in ("train.batch_size", "train.g_batch_size"):
+        if (size := lookup(config, key)) % ranks:
+            raise UserError(
+                f"{key}={size} cannot be shared evenly by {ranks} ranks: take a multiple of {ranks}"
+            )
+    if ranks == 1 or config["train"]["sync_bn"]:
+        return config
+    return {**config, "train": {**config["train"], "bn_batches": ranks}}
 
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:

@@ -12,18 +12,27 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from gan_lab import norms
+from gan_lab import distributed, norms
 from gan_lab.data import Batches, ImageArray
 from gan_lab.errors import UserError
+from gan_lab.memory import keep_freed_memory
 from gan_lab.metrics import METRICS, Evaluator, Protocol
 from gan_lab.metrics.extractors import create as create_extractor
+from gan_lab.precision import allow_tf32
 from gan_lab.streams import stream
 from gan_lab.training import Schedule, Trainer
+from gan_lab.training.batch_norm import synchronize
 from gan_lab.training.ema import ExponentialMovingAverage
+from gan_lab.training.forward import Execution
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is a GPU where there is one. Raises UserError where it is not here."""
+    """The device called `name`; `auto` is a GPU where there is one. Raises UserError where it is not here.
+
+    Of several ranks, each takes the GPU of its number on its host.
+    """
+    if distributed.count() > 1:
+        name = _of_this_rank(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -34,11 +43,51 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def make_deterministic() -> None:
-    """The same seed shall give the same run, bit for bit, on one machine."""
+def _of_this_rank(name: str) -> str:
+    if name not in ("auto", "cuda", "cpu"):
+        raise UserError(
+            f"device={name} is one device for {distributed.count()} ranks: take device=auto, cuda or cpu"
+        )
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    rank, here = distributed.local_rank(), torch.cuda.device_count()
+    if rank >= here:
+        raise UserError(
+            f"rank {rank} of this host has no GPU, of which there are {here}: start as many ranks on a host "
+            "as it has GPUs, or take device=cpu"
+        )
+    torch.cuda.set_device(rank)  # NCCL takes the current one
+    return f"cuda:{rank}"
+
+
+def prepare_process(config: dict[str, Any]) -> None:
+    """The same seed shall give the same run, bit for bit, on one machine; and fast, where that allows it."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition for determinism
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Nothing reads what it has not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    allow_tf32(config["train"]["tf32"])
+    if config["train"]["compile"]:
+        torch.compiler.reset()  # what earlier runs of a sweep left counts against its limits
+    keep_freed_memory()
+
+
+def execution_summary(config: dict[str, Any], device: torch.device) -> str:
+    """How the training passes will be computed, in one line."""
+    train = config["train"]
+    where = f"{torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    tf32 = " (TF32 convolutions)" if device.type == "cuda" and train["tf32"] else ""
+    choices = {
+        f"{train['precision']}{tf32}": True,
+        "channels-last": train["channels_last"],
+        "compiled": train["compile"],
+        "CUDA graphs": train["cuda_graphs"],
+        "fused optimizers": config["optimizer"]["discriminator"].get("fused", False),
+    }
+    return f"{device} ({where}): " + ", ".join(name for name, chosen in choices.items() if chosen)
 
 
 def factory(node: dict[str, Any], axis: str) -> Callable[..., Any]:
@@ -78,6 +127,9 @@ def build_networks(config: dict[str, Any], device: torch.device) -> tuple[nn.Mod
         discriminator = build(config["arch"]["discriminator"], "arch")
         build(config["init"]["generator"], "init", generator)
         build(config["init"]["discriminator"], "init", discriminator)
+        if distributed.count() > 1 and config["train"]["sync_bn"]:
+            synchronize(generator)
+            synchronize(discriminator)
         layout = torch.channels_last if config["train"]["channels_last"] else torch.contiguous_format
         for network in (generator, discriminator):
             network.to(device, memory_format=layout)
@@ -129,7 +181,7 @@ def build_evaluator(config: dict[str, Any], array: ImageArray, device: torch.dev
     data = Path(config["paths"]["data"])
     weights = Path(metrics["weights"]) if metrics["weights"] else None
     return Evaluator(
-        create_extractor(metrics["extractor"], data, weights, device),
+        create_extractor(metrics["extractor"], data, weights, device, metrics["precision"]),
         array,
         data / "cache",
         Protocol(
@@ -202,4 +254,5 @@ def build_trainer(config: dict[str, Any], array: ImageArray, device: torch.devic
         latent_dim=config["arch"]["latent_dim"],
         seed=config["seed"],
         schedule=_schedule(config),
+        execution=Execution(train["precision"], train["compile"], train["cuda_graphs"]),
     )

@@ -4,8 +4,14 @@ Each is called with the discriminator (`[B, 3, H, W]` to `[B]`), a batch of real
 random generator on their device, and returns a scalar that is differentiable in the discriminator's weights.
 """
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from gan_lab import distributed
+
+Score = Callable[[Tensor], Tensor]
 
 
 class GradientPenalty:
@@ -17,9 +23,11 @@ class GradientPenalty:
     def __init__(self, coefficient: float = 10.0) -> None:
         self.coefficient = coefficient
 
-    def __call__(self, discriminator: nn.Module, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
-        mix = torch.rand(len(real), 1, 1, 1, generator=rng, device=real.device, dtype=real.dtype)
-        slopes = _gradients(discriminator, torch.lerp(real, fake, mix)).norm(dim=1)
+    def __call__(self, discriminator: Score, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
+        count = len(real) * distributed.count()  # the ranks' generators are in one state
+        mix = torch.rand(count, 1, 1, 1, generator=rng, device=real.device, dtype=real.dtype)
+        mixed = torch.lerp(real, fake, distributed.share(mix))
+        slopes = _gradients(discriminator, mixed).norm(dim=1)
         return self.coefficient * (slopes - 1).square().mean()
 
 
@@ -29,11 +37,11 @@ class R1:
     def __init__(self, coefficient: float = 10.0) -> None:
         self.coefficient = coefficient
 
-    def __call__(self, discriminator: nn.Module, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
+    def __call__(self, discriminator: Score, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
         return self.coefficient / 2 * _gradients(discriminator, real).square().sum(dim=1).mean()
 
 
-def _gradients(discriminator: nn.Module, images: Tensor) -> Tensor:
+def _gradients(discriminator: Score, images: Tensor) -> Tensor:
     """∇_x D(x) of each image, `[B, 3·H·W]`, differentiable once more; a score depends on its image alone."""
     images = images.detach().requires_grad_()
     (gradients,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from gan_lab import distributed
 from gan_lab.archs.initialization import target_variances
 from gan_lab.kernels import fans, weighted_layers
 from gan_lab.norms import sigmas, trained_weight
@@ -36,12 +37,12 @@ def gradient_norms(network: nn.Module, prefix: str) -> dict[str, Tensor]:
 
 
 def slopes(scores: Tensor, images: Tensor, kind: str) -> dict[str, Tensor]:
-    """`‖∇_x D(x)‖` over a batch: `slope/<kind>_mean`, `_min`, `_max`.
+    """`‖∇_x D(x)‖` over the ranks' batch: `slope/<kind>_mean`, `_min`, `_max`.
 
     `scores` `[B]` were computed from `images` `[B, 3, H, W]`, each from its own image, with the graph kept.
     """
     (gradient,) = torch.autograd.grad(scores.sum(), images, retain_graph=True)
-    norms = gradient.flatten(1).norm(dim=1)
+    norms = distributed.gather(gradient.flatten(1).norm(dim=1))
     return {
         f"slope/{kind}_mean": norms.mean(),
         f"slope/{kind}_min": norms.min(),
@@ -98,7 +99,8 @@ def audited(
     if score_gradients is None:
         return tensors
     try:
-        return tensors | gradient_bounds(network, exact, patches, score_gradients)
+        # Each is a sum over a rank's images of shares of its mean loss; the mean loss of all has the mean.
+        return tensors | distributed.average(gradient_bounds(network, exact, patches, score_gradients))
     except ValueError as error:
         log.warning("no gradient bounds: %s", error)
         return tensors

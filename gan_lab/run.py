@@ -1,11 +1,13 @@
 """From a composed config to a finished run: builds the parts and hands them to the trainer."""
 
 import contextlib
+import dataclasses
 import logging
 import math
+import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,22 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from gan_lab import parts
-from gan_lab.config import check, resolved, run_directory, run_id
+from gan_lab import distributed, launch, parts
+from gan_lab.config import check, resolved, run_directory, run_id, split
 from gan_lab.errors import UserError
 from gan_lab.lock import RunLock
+from gan_lab.metrics import Evaluator
 from gan_lab.report.summary import FID_NAMES, extremes, summary
-from gan_lab.run_directory import DIVERGED, FAILED, FINISHED, INTERRUPTED, RUNNING, RunDirectory
+from gan_lab.run_directory import (
+    DIVERGED,
+    EXIT_STATUS,
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    RUNNING,
+    WRONG_CONFIG,
+    RunDirectory,
+)
 from gan_lab.tracking import Guarded, JsonLines, Tracker, Trackers
 from gan_lab.tracking.base import RunInfo
 from gan_lab.tracking.console import Console
@@ -27,36 +39,52 @@ from gan_lab.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
 
-EXIT_STATUS = {FINISHED: 0, FAILED: 1, DIVERGED: 3, INTERRUPTED: 4}
-WRONG_CONFIG = 2
-
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its exit status, and its last FID (NaN if none), which a sweeper minimizes."""
+    """How a run ended, for whoever launched it.
+
+    `fid` is what a sweeper minimizes: the last one, infinite where the run diverged, NaN where there is none.
+    `reason` says what was wrong with the config or the data; `signals` are those that stopped the run.
+    """
 
     exit_status: int
     fid: float = math.nan
+    reason: str = ""
+    signals: tuple[int, ...] = ()
 
 
 def run(cfg: DictConfig) -> Outcome:
     """Train what `cfg` describes, or go on where it was left; prints a summary, or what is wrong."""
+    stop = StopRequest()
     try:
-        with StopRequest() as stop:
-            return _run(resolved(cfg), stop)
+        with stop:
+            config = resolved(cfg)
+            check(config)
+            config = split(config, launch.place().count)
+            with distributed.joined(config["device"]):
+                outcome = _run(config, stop)
+        return dataclasses.replace(outcome, signals=tuple(stop.received))
     except UserError as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        return Outcome(WRONG_CONFIG)
+        return _refusal(_one_line(error))
     except OSError as error:  # before training, which has its own way to fail
         place = error.filename or "a file"
-        print(f"error: {place} cannot be used ({error.strerror}): see to that and try again", file=sys.stderr)
-        return Outcome(WRONG_CONFIG)
+        return _refusal(f"{place} cannot be used ({error.strerror}): see to that and try again")
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return Outcome(EXIT_STATUS[INTERRUPTED])
-    except Exception:  # a defect: shown whole, and the rest of a sweep goes on
-        traceback.print_exc()
+        return Outcome(EXIT_STATUS[INTERRUPTED], signals=tuple(stop.received))
+    except distributed.Lost as error:
+        print(f"error: {error}", file=sys.stderr)
         return Outcome(EXIT_STATUS[FAILED])
+    except Exception:  # a defect: shown whole, and the rest of a sweep goes on
+        if distributed.speaks():
+            traceback.print_exc(file=sys.__stderr__ if launch.place().rank else sys.stderr)
+        return Outcome(EXIT_STATUS[FAILED])
+
+
+def _refusal(reason: str) -> Outcome:
+    print(f"error: {reason}", file=sys.stderr)
+    return Outcome(WRONG_CONFIG, reason=reason)
 
 
 def _one_line(error: BaseException) -> str:
@@ -64,22 +92,17 @@ def _one_line(error: BaseException) -> str:
 
 
 def _run(config: dict[str, Any], stop: StopRequest) -> Outcome:
-    check(config)
+    """A run's life, on every rank; what the first does alone, the others wait for."""
     directory = RunDirectory(run_directory(config))
-    if directory.config.exists() and not config["fresh"]:
-        directory.read_config()  # refuses a run of another version
-    if not config["fresh"] and (ended := _ended_before(directory, config["train"]["iterations"])):
+    if ended := distributed.from_first(lambda: _ended_before(directory, config)):
         print(summary(directory, ended, was_before=True))
         return _outcome(directory, ended)
 
     # Everything that can be refused is built before the run directory is touched.
-    device = parts.pick_device(config["device"])
-    parts.make_deterministic()
-    array = parts.load_images(config)
-    make_trainer = parts.build_trainer(config, array, device)
-    evaluator = parts.build_evaluator(config, array, device)
+    device, make_trainer, evaluator = distributed.in_turn(lambda: _parts(config))
 
-    with _opened(directory, config["fresh"]):
+    with contextlib.ExitStack() as held:
+        distributed.from_first(lambda: held.enter_context(_opened(directory, config["fresh"])))
         record: JsonLines
         outlets: list[Tracker] = []
         sinks = Trackers(outlets)
@@ -89,35 +112,55 @@ def _run(config: dict[str, Any], stop: StopRequest) -> Outcome:
             samples=directory.samples,
             checkpoints=directory.checkpoints,
             record_length=lambda: record.length(),
-            stop_requested=lambda: stop.signal_name,
+            stop_requested=stop.agreed,
         )
-        state = checkpoint.load_newest(directory.checkpoints)
+        state = distributed.from_first(lambda: checkpoint.load_newest(directory.checkpoints))
         record_length = _restore(trainer, state, directory) if state else 0
 
         # From here on the directory is this run's to change, and signals wait for the end of an iteration.
         with stop.deferred():
-            record = JsonLines(directory.metrics, record_length)
-            directory.remove_litter()
-            directory.write_config(config)
-            if record.length() < record_length:
-                log.warning("lines are missing from %s, and stay so", directory.metrics)
             start = trainer.iteration
-            outlets += [
-                record,
-                Console(start, config["train"]["iterations"]),
-                *_tracker(config, directory, start),
-            ]
+
+            def open_record() -> None:
+                nonlocal record
+                record = JsonLines(directory.metrics, record_length)
+                directory.remove_litter()
+                directory.write_config(config)
+                if record.length() < record_length:
+                    log.warning("lines are missing from %s, and stay so", directory.metrics)
+                how = parts.execution_summary(config, device)
+                log.info("computing on %s", how)
+                with contextlib.suppress(OSError):  # nobody may be listening
+                    print(how, flush=True)
+                console = Console(start, config["train"]["iterations"])
+                outlets.extend([record, console, *_tracker(config, directory, start)])
+
+            distributed.from_first(open_record)
             ended = FAILED
             try:
                 ended = _train(trainer, directory, config["seed"], device)
             except KeyboardInterrupt:
-                outlets[:] = [record]  # a second Ctrl-C waits for no other tracker
+                outlets[:] = outlets[:1]  # a second Ctrl-C waits for no other tracker
                 raise
             finally:
                 sinks.finish(ended)
-    with contextlib.suppress(OSError):  # a closed terminal takes nothing from a finished run
-        print(summary(directory, ended), flush=True)
-    return _outcome(directory, ended)
+    if ended == FAILED and not distributed.is_first():
+        return Outcome(EXIT_STATUS[FAILED])  # the first may have failed alone, and waits for nobody
+
+    def conclude() -> Outcome:
+        with contextlib.suppress(OSError):  # a closed terminal takes nothing from a finished run
+            print(summary(directory, ended), flush=True)
+        return _outcome(directory, ended)
+
+    return conclude() if ended == FAILED else distributed.from_first(conclude)
+
+
+def _parts(config: dict[str, Any]) -> tuple[torch.device, Callable[..., Trainer], Evaluator | None]:
+    device = parts.pick_device(config["device"])
+    parts.prepare_process(config)
+    array = parts.load_images(config)
+    make_trainer = parts.build_trainer(config, array, device)
+    return device, make_trainer, parts.build_evaluator(config, array, device)
 
 
 @contextlib.contextmanager
@@ -134,15 +177,20 @@ def _opened(directory: RunDirectory, fresh: bool) -> Iterator[None]:
 def _train(trainer: Trainer, directory: RunDirectory, seed: int, device: torch.device) -> str:
     """Train, write the generator, keep the status true; returns the state in which the run ended."""
 
+    count = distributed.count()
+    devices = str(device) if count == 1 else f"{count} × {device.type}"
+
     def status(state: str, reason: str = "", **details: str | int) -> str:
-        directory.write_status(state, trainer.iteration, reason, seed, str(device), **details)
+        if distributed.is_first():
+            details |= _slurm_job()
+            directory.write_status(state, trainer.iteration, reason, seed, devices, **details)
         return state
 
-    log.info("training in %s on %s from iteration %d", directory.root, device, trainer.iteration)
+    log.info("training in %s on %s from iteration %d", directory.root, devices, trainer.iteration)
     try:
-        status(RUNNING)
+        distributed.from_first(lambda: status(RUNNING))
         trainer.train()
-        trainer.write_generator(directory.generator)
+        distributed.from_first(lambda: trainer.write_generator(directory.generator))
     except Interrupted as error:
         return status(INTERRUPTED, str(error))
     except Diverged as error:
@@ -167,8 +215,20 @@ def _train(trainer: Trainer, directory: RunDirectory, seed: int, device: torch.d
     return status(FINISHED)
 
 
-def _ended_before(directory: RunDirectory, iterations: int) -> str | None:
+def _slurm_job() -> dict[str, str]:
+    """The Slurm job that this is, as `squeue` names it; empty outside Slurm."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
+    return {"slurm_job": job} if job else {}
+
+
+def _ended_before(directory: RunDirectory, config: dict[str, Any]) -> str | None:
     """The state of a run that needs no further training; None where there is something to do."""
+    if config["fresh"]:
+        return None
+    if directory.config.exists():
+        directory.read_config()  # refuses a run of another version
+    iterations = config["train"]["iterations"]
     status = directory.read_status()
     state = status.get("state")
     if state == DIVERGED or (state == FINISHED and status.get("iteration", 0) >= iterations):
@@ -178,7 +238,8 @@ def _ended_before(directory: RunDirectory, iterations: int) -> str | None:
 
 def _outcome(directory: RunDirectory, state: str) -> Outcome:
     last = [extremes(directory.metrics, name)["last"] for name in FID_NAMES]
-    return Outcome(EXIT_STATUS[state], next((fid for fid in last if fid is not None), math.nan))
+    fid = next((fid for fid in last if fid is not None), math.nan)
+    return Outcome(EXIT_STATUS[state], math.inf if state == DIVERGED else fid)
 
 
 def _tracker(config: dict[str, Any], directory: RunDirectory, start: int) -> list[Tracker]:

@@ -20,6 +20,8 @@ from gan_lab.files import remove_litter, write_json, write_text
 
 RUNNING, FINISHED, DIVERGED, INTERRUPTED, FAILED = "running", "finished", "diverged", "interrupted", "failed"
 STATES = (RUNNING, FINISHED, DIVERGED, INTERRUPTED, FAILED)
+EXIT_STATUS = {FINISHED: 0, FAILED: 1, DIVERGED: 3, INTERRUPTED: 4}  # of train.py
+WRONG_CONFIG = 2  # its exit status where nothing was begun
 
 CONFIG_FORMAT = 1  # raised when the meaning of a stored config changes
 

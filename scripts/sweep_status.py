@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from gan_lab.errors import UserError
-from gan_lab.report.progress import Progress, progress, table
+from gan_lab.report.progress import QUEUED, Progress, progress, table
 from gan_lab.report.runs import find
 from gan_lab.run_directory import RUNNING
 
@@ -47,7 +47,7 @@ def _watch(outputs: Path, entries: list[Progress], seconds: float) -> list[Progr
             size = shutil.get_terminal_size()
             lines = table(entries, size.lines - 2).splitlines()
             print(CLEAR + "\n".join(line[: size.columns] for line in lines), flush=True)
-            if not any(entry.state == RUNNING for entry in entries):
+            if not any(entry.state in (RUNNING, QUEUED) for entry in entries):
                 return entries
             time.sleep(seconds)
             entries = _look(outputs)

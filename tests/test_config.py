@@ -92,7 +92,7 @@ def test_what_changes_the_result_moves_the_run() -> None:
         "norm.scale=1.3",
         "norm.gamma=shared",
         "norm.target=both",
-        "norm.n_power_iterations=2",
+        "norm.n_power_iterations=3",
         "init=xavier",
         "arch=resnet",
         "arch.width=0.5",

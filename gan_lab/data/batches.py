@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gan_lab import distributed
 from gan_lab.data.array import read_rows
 from gan_lab.streams import stream
 
 
 def to_unit_range(pixels: Tensor) -> Tensor:
     """uint8 pixels to floats in [-1, 1]."""
-    return pixels.float().div_(127.5).sub_(1)
+    return pixels.float().sub_(127.5).mul_(1 / 127.5)  # division is slower
 
 
 def to_pixels(images: Tensor) -> Tensor:
@@ -48,13 +49,13 @@ class Batches:
         self._next: tuple[tuple[int, int], Future[Tensor]] | None = None
 
     def draw(self, iteration: int, step: int) -> Tensor:
-        """The real images of one discriminator update, `[batch_size, 3, H, W]` in [-1, 1].
+        """This rank's share of one update's real images, `[batch_size / ranks, 3, H, W]` in [-1, 1].
 
         `step` counts the discriminator updates of one iteration from 0.
         """
         if self._resident is not None:
-            index = self._index(iteration, step).to(self.device, non_blocking=True)
-            return to_unit_range(self._resident[index])
+            index = self._pinned(self._index(iteration, step)).to(self.device, non_blocking=True)
+            return to_unit_range(self._resident.index_select(0, index))
         batch = self._prepared(iteration, step)
         following = (iteration, step + 1) if step + 1 < self._n_dis else (iteration + 1, 0)
         self._next = following, self._reader.submit(self._read, *following)
@@ -67,14 +68,18 @@ class Batches:
         return self._read(iteration, step)
 
     def _read(self, iteration: int, step: int) -> Tensor:
-        batch = torch.from_numpy(read_rows(self._images, self._index(iteration, step).numpy()))
-        # The transfer from pinned memory does not wait for the GPU's queue.
-        return batch.pin_memory() if self.device.type == "cuda" else batch
+        return self._pinned(
+            torch.from_numpy(read_rows(self._images, self._index(iteration, step).numpy()))
+        )
+
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        """Where a GPU transfers it without making the host wait for the GPU's queue."""
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
     def _index(self, iteration: int, step: int) -> Tensor:
-        """The batch's rows `[batch_size]`, drawn on the host: a GPU would draw others."""
+        """The share's rows of the array, drawn on the host: a GPU would draw others."""
         rng = stream(self.seed, "real images", iteration, step)
-        return torch.randint(len(self._images), (self.batch_size,), generator=rng)
+        return distributed.share(torch.randint(len(self._images), (self.batch_size,), generator=rng))
 
 
 def _to_device(images: np.ndarray, device: torch.device, rows: int = 4096) -> Tensor:

@@ -11,10 +11,11 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, i
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
+from gan_lab import distributed
 from gan_lab.data import ImageArray
 from gan_lab.errors import UserError
 from gan_lab.metrics.extractors import Extractor
-from gan_lab.metrics.features import Counts, gather, of_real
+from gan_lab.metrics.features import Counts, Gathered, gather, of_real
 
 METRICS = ("fid", "is", "kid", "prc")
 NEIGHBORS = 3  # k of precision and recall (Kynkäänniemi et al. 2019, section 3)
@@ -80,20 +81,26 @@ class Evaluator:
         protocol = self._protocol
         wants_is = "is" in protocol.metrics
         number = torch.arange(protocol.num_generated if wants_is else max(self._generated))
-        moments, features, logits = gather(
+        gathered = gather(
             self._extractor,
             generate,
             for_fid=number < self._generated.fid,
             for_kid_prc=number < self._generated.kid_prc,
             keep_logits=wants_is,
             batch_size=self._batch_size,
+            is_shared=True,
         )
+        return distributed.from_first(lambda: self._values(gathered))
+
+    def _values(self, gathered: Gathered) -> dict[str, float]:
+        protocol = self._protocol
+        moments, features, logits = gathered
         suffix = self._extractor.suffix + protocol.suffix
         values: dict[str, float] = {}
         if "fid" in protocol.metrics:
             fid = fid_statistics_to_metric(moments.statistics(), self._statistics, verbose=False)
             values[f"metric/fid{suffix}"] = fid[KEY_METRIC_FID]
-        if wants_is:
+        if "is" in protocol.metrics:
             inception_score = isc_features_to_metric(logits, splits=protocol.is_splits)
             values[f"metric/is{suffix}_mean"] = inception_score[KEY_METRIC_ISC_MEAN]
             values[f"metric/is{suffix}_std"] = inception_score[KEY_METRIC_ISC_STD]

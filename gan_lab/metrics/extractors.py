@@ -1,11 +1,9 @@
 """The networks that judge images, from torch-fidelity's registry, and where their weights lie."""
 
-import contextlib
 import hashlib
 import io
 import sys
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.errors import UserError
+from gan_lab.metrics.inception import FoldedInception
+from gan_lab.precision import full_precision
 
 INCEPTION = "inception-v3-compat"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 # torch-fidelity publishes the first eight digits, in the file's name.
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+DTYPES = {"exact": torch.float32, "bf16": torch.bfloat16}  # metrics.precision
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Extractor:
     """A feature extractor ready to use.
 
     `network` maps uint8 images `[B, 3, H, W]` to (features `[B, F]`, logits for IS `[B, C]`). `identity`
-    tells it from every other: its name, its layers, its weights' SHA-256. `suffix` ends the names of its
-    metrics: the plain names belong to Inception with its published weights alone.
+    tells it from every other: its name, its layers, its weights' SHA-256, its precision. `suffix` ends the
+    names of its metrics: the plain names belong to Inception with its published weights in float32 alone.
     """
 
     network: nn.Module
@@ -36,28 +37,37 @@ class Extractor:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features `[B, F]` and logits `[B, C]` of uint8 images `[B, 3, H, W]`, in float32 on the host."""
+        """Features `[B, F]` and logits `[B, C]` of uint8 images `[B, 3, H, W]`, in float32 on its device."""
         device = next(self.network.parameters()).device
-        with _full_precision():
-            features, logits = self.network(images.to(device))
-        return features.float().cpu(), logits.float().cpu()
+        with full_precision():
+            features, logits = self.network(images.to(device, non_blocking=True))
+        return features.float(), logits.float()
 
 
-def create(name: str, root: Path, weights: Path | None, device: torch.device) -> Extractor:
-    """The extractor `digits` or `inception`; weights that are not given are found, or put, under `root`."""
+def create(
+    name: str, root: Path, weights: Path | None, device: torch.device, precision: str = "exact"
+) -> Extractor:
+    """The extractor `digits` or `inception`; weights that are not given are found, or put, under `root`.
+
+    `precision` is `exact` (float32, the features of torch-fidelity) or, for Inception, `bf16`.
+    """
     if name == "digits":
         from gan_lab.metrics import digits_extractor
 
         if weights:
             raise UserError(f"metrics.weights={weights} is for Inception alone: leave it null for the digits")
         path = digits_extractor.weights(root / "cache")
-        return _create(digits_extractor.NAME, path.read_bytes(), path, "_digits", device)
+        network, identity = _load(digits_extractor.NAME, path.read_bytes(), path)
+        return Extractor(network.to(device), identity, "_digits")
     if name == "inception":
         path = weights or inception_weights(root)
         content = _read(path)
         suffix = "" if hashlib.sha256(content).hexdigest() == INCEPTION_SHA256 else "_unverified"
         _refuse_code(content, path)
-        return _create(INCEPTION, content, path, suffix, device)
+        network, identity = _load(INCEPTION, content, path)
+        folded = FoldedInception(network, DTYPES[precision])
+        suffix += "" if precision == "exact" else f"_{precision}"
+        return Extractor(folded.to(device), {**identity, "precision": precision}, suffix)
     raise UserError(f"metrics.extractor={name} is not known: take digits or inception")
 
 
@@ -88,7 +98,8 @@ def inception_weights(root: Path) -> Path:
     return path
 
 
-def _create(registered: str, content: bytes, path: Path, suffix: str, device: torch.device) -> Extractor:
+def _load(registered: str, content: bytes, path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """torch-fidelity's network of that name with these weights, and what tells it from every other."""
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
     from torch_fidelity.utils import create_feature_extractor
 
@@ -101,8 +112,7 @@ def _create(registered: str, content: bytes, path: Path, suffix: str, device: to
         )
     except Exception as error:
         raise UserError(f"{path} does not hold the weights of {registered}: give another file") from error
-    identity = {"name": registered, "layers": layers, "weights": hashlib.sha256(content).hexdigest()}
-    return Extractor(network.to(device), identity, suffix)
+    return network, {"name": registered, "layers": layers, "weights": hashlib.sha256(content).hexdigest()}
 
 
 def _refuse_code(content: bytes, path: Path) -> None:
@@ -123,18 +133,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"the weights {path} cannot be read ({error.strerror}): give another file") from error
-
-
-@contextlib.contextmanager
-def _full_precision() -> Iterator[None]:
-    """No TF32, which PyTorch allows itself in convolutions: metrics must not depend on the kind of GPU."""
-    cudnn: Any = torch.backends.cudnn  # a module that replaces itself by an object
-    settings = (cudnn.conv, torch.backends.cuda.matmul)
-    before = [setting.fp32_precision for setting in settings]
-    for setting in settings:
-        setting.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for setting, precision in zip(settings, before, strict=True):
-            setting.fp32_precision = precision

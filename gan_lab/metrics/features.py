@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gan_lab import distributed
 from gan_lab.data import ImageArray
 from gan_lab.data.array import read_rows
 from gan_lab.metrics import cache
@@ -30,7 +31,7 @@ class Counts(NamedTuple):
 
 
 class Gathered(NamedTuple):
-    """What one pass over images leaves, in float32 but for the moments."""
+    """What one pass over images leaves, in float32 on the host but for the moments."""
 
     moments: Moments  # of the features of images in the first mask
     features: Tensor  # [n, F], of images in the second mask
@@ -44,22 +45,33 @@ def gather(
     for_kid_prc: Tensor,
     keep_logits: bool,
     batch_size: int,
+    is_shared: bool = False,
 ) -> Gathered:
     """One pass over N images; the masks `[N]` say which of them are for what.
 
-    `images(start, stop)` makes the images with these numbers, uint8 `[stop - start, 3, H, W]`.
+    `images(start, stop)` makes the images with these numbers, uint8 `[stop - start, 3, H, W]`. Nothing here
+    waits for a GPU but every few thousand images, so that it judges one batch while the host makes the next.
+    With `is_shared` each rank makes and judges batches of its own: those of a single process, in its order.
     """
+
+    def judge(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        return extractor(images(start, stop))
+
     count = len(for_fid)
+    stride = batch_size * distributed.count() if is_shared else batch_size
     moments, features, logits = Moments(), [], []
     with tqdm(total=count, desc="judging", unit="image", leave=False, delay=5, disable=None) as bar:
-        for start in range(0, count, batch_size):
-            stop = min(start + batch_size, count)
-            batch_features, batch_logits = extractor(images(start, stop))
+        for start in range(0, count, stride):
+            stop = min(start + stride, count)
+            if is_shared:
+                batch_features, batch_logits = distributed.in_shares(judge, start, stop, batch_size)
+            else:
+                batch_features, batch_logits = judge(start, stop)
             moments.add(batch_features[for_fid[start:stop]])
             features.append(batch_features[for_kid_prc[start:stop]])
             logits.append(batch_logits if keep_logits else batch_logits[:0])
             bar.update(stop - start)
-    return Gathered(moments, torch.cat(features), torch.cat(logits))
+    return Gathered(moments, torch.cat(features).cpu(), torch.cat(logits).cpu())
 
 
 def of_real(

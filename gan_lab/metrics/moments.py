@@ -21,7 +21,7 @@ class Moments:
 
     def add(self, features: Tensor) -> None:
         """Take in vectors `[B, F]`; B may be 0."""
-        self._waiting.append(features.cpu())
+        self._waiting.append(features)  # on their device: to wait for each would leave a GPU idle
         if sum(map(len, self._waiting)) >= BLOCK:
             self._merge()
 
@@ -33,7 +33,7 @@ class Moments:
         return {"mu": self._mean, "sigma": self._scatter / (self._count - 1)}
 
     def _merge(self) -> None:
-        block = torch.cat(self._waiting).double().numpy() if self._waiting else np.zeros((0, 0))
+        block = torch.cat(self._waiting).cpu().double().numpy() if self._waiting else np.zeros((0, 0))
         self._waiting = []
         count = len(block)
         if not count:

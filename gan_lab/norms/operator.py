@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.grad import conv1d_input, conv2d_input, conv3d_input
 
 from gan_lab.kernels import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
+from gan_lab.precision import full_precision
 
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONVOLVE_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -67,6 +68,7 @@ class LayerOperator:
             (1, layer.in_channels, *input_size), (1, layer.out_channels, *output_size), transposed, options
         )
 
+    @full_precision()  # whatever the network's own convolutions are allowed
     def apply(self, weight: Tensor, x: Tensor) -> Tensor:
         """The map itself, `[B, *input_shape[1:]] -> [B, *output_shape[1:]]`."""
         if not self.options:
@@ -74,6 +76,7 @@ class LayerOperator:
         convolve = _CONVOLVE_TRANSPOSED if self.transposed else _CONVOLVE
         return convolve[x.ndim - 2](x, weight, **self.options)
 
+    @full_precision()
     def adjoint(self, weight: Tensor, y: Tensor) -> Tensor:
         """Its adjoint, `[B, *output_shape[1:]] -> [B, *input_shape[1:]]`: `<apply x, y> = <x, adjoint y>`."""
         if not self.options:

@@ -1,8 +1,10 @@
 """How the runs of a sweep stand: how far they are, whether they live, and which of them need a person."""
 
 import contextlib
+import functools
+import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gan_lab.lock import STALE
@@ -14,16 +16,33 @@ from gan_lab.run_directory import DIVERGED, FAILED, FINISHED, INTERRUPTED, RUNNI
 
 DEAD = "dead"  # says that it is running, and gives no sign of life
 DAMAGED = "damaged"
+QUEUED = "queued"  # waits for Slurm to start it, or to start it again
+REFUSED = "refused"  # as its config or the data is wrong
+WAITING = "not begun"
 AGAIN = "run the same line again, and it goes on"
 TO_DO = {
     DEAD: f"its process is gone: {AGAIN}",
+    REFUSED: "mend that, and run the same line again",
+    WAITING: "run the same line again, and it begins",
     INTERRUPTED: AGAIN,
     FAILED: "see its train.log, mend it, and run the same line again",
     UNKNOWN: f"its status cannot be read: {AGAIN}",
     DAMAGED: "start it over with fresh=true",
 }
 HEAD = ("run", "state", "iteration", "left", "metrics", "last sign of life", "")
-ORDER = (DAMAGED, FAILED, DEAD, UNKNOWN, INTERRUPTED, RUNNING, DIVERGED, FINISHED)
+ORDER = (
+    DAMAGED,
+    REFUSED,
+    FAILED,
+    DEAD,
+    UNKNOWN,
+    INTERRUPTED,
+    WAITING,
+    QUEUED,
+    RUNNING,
+    DIVERGED,
+    FINISHED,
+)
 
 
 @dataclass(frozen=True)
@@ -56,16 +75,21 @@ def progress(runs: Sequence[Run], damaged: Sequence[Damaged]) -> list[Progress]:
         for each in damaged
         if each.name not in {run.name for run in runs}
     ]
-    return sorted([*broken, *map(_of_run, runs)], key=lambda entry: ORDER.index(entry.state))
+    queue = functools.cache(slurm_queue)  # asked once, and only if a run was a job of Slurm's
+    entries = [*broken, *(_of_run(run, queue) for run in runs)]
+    return sorted(entries, key=lambda entry: ORDER.index(entry.state))
 
 
-def _of_run(run: Run) -> Progress:
+def _of_run(run: Run, queue: Callable[[], set[str]]) -> Progress:
     directory = run.directory
     row, judged = last_row(directory.metrics), last_row(directory.metrics, b'"metric/')
     silence = _silence(directory)
     state = run.state
     if state == RUNNING and (silence is None or silence >= STALE):
         state = DEAD
+    if state in (DEAD, INTERRUPTED):
+        job = directory.read_status().get("slurm_job")
+        state = QUEUED if job and job in queue() else state
     iteration = row.get("iteration")
     iteration = max(run.iteration, iteration if isinstance(iteration, int) else 0)
     step = row.get(STEP_TIME)
@@ -81,6 +105,16 @@ def _of_run(run: Run) -> Progress:
         left * step / 3.6e6 if state == RUNNING and isinstance(step, (int, float)) else None,
         run.reason,
     )
+
+
+def slurm_queue() -> set[str]:
+    """The ids of this user's Slurm jobs that wait to be started, or started again; none without Slurm."""
+    command = ["squeue", "--me", "--array", "--noheader", "--states=PENDING", "--format=%i"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return set()
+    return set(answer.stdout.split())
 
 
 def _silence(directory: RunDirectory) -> float | None:

@@ -1,5 +1,6 @@
 """What is said when a run ends: how well it did, where its files lie, and what to try next."""
 
+import itertools
 import shlex
 import sys
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 from gan_lab.run_directory import DIVERGED, FAILED, INTERRUPTED, RunDirectory
 from gan_lab.tracking.jsonl import read
 
-# The extractor's and the protocol's suffixes, see gan_lab.metrics.
-SUFFIXES = ("", "_fast", "_digits", "_unverified", "_unverified_fast")
+# Of the names of metrics, see gan_lab.metrics: the extractor's, its precision's and the protocol's.
+SUFFIXES = tuple(
+    map("".join, itertools.product(("", "_digits", "_unverified"), ("", "_bf16"), ("", "_fast")))
+)
 FID_NAMES = tuple(f"metric/fid{suffix}" for suffix in SUFFIXES)
 IS_NAMES = tuple(f"metric/is{suffix}_mean" for suffix in SUFFIXES)
 

@@ -1,6 +1,7 @@
 """Weights & Biases: config, metrics and sample grids of each run, online or in offline files."""
 
 import logging
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -101,8 +102,13 @@ class WandbTracker:
 
 
 def _wandb_id(run: RunInfo) -> str:
-    """The run's id in W&B, kept in its directory: a run that is started over, or elsewhere, has another."""
+    """The run's id in W&B, kept in its directory: a run that is started over, or elsewhere, has another.
+
+    One that an agent of a W&B sweep starts has the id that the sweep gave it.
+    """
     path = run.directory / "wandb" / "id.txt"
-    if not path.exists():
+    if os.environ.get("WANDB_SWEEP_ID") and (given := os.environ.get("WANDB_RUN_ID")):
+        write_text(path, f"{given}\n")
+    elif not path.exists():
         write_text(path, f"{run.id}-{secrets.token_hex(3)}\n")
     return path.read_text(encoding="utf-8").strip()

@@ -1,11 +1,10 @@
 """Training states on disk: written whole, proved readable, loaded without running code."""
 
 import hashlib
-import io
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
@@ -24,24 +23,51 @@ def save(folder: Path, iteration: int, state: dict[str, Any], keep_every: int) -
     The one before it stays, and multiples of `keep_every` stay for good. Raises OSError where it cannot be
     written, with every older checkpoint intact.
     """
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "iteration": iteration, **state}, buffer)
-    content = buffer.getvalue()
     path = folder / f"{iteration:08d}.pt"
-    digest = hashlib.sha256(content).hexdigest()
-    # The checksum first: a checkpoint without one is never seen. Where one of this iteration is replaced,
-    # both checksums hold.
-    replaced = _proved_digest(path)
-    write_text(_checksum(path), "".join(f"{valid}\n" for valid in (digest, replaced) if valid))
     with replacing(path) as temporary:
-        temporary.write_bytes(content)
+        digest = _write(temporary, {"format": FORMAT, "iteration": iteration, **state})
         if _digest(temporary) != digest:
             raise OSError(f"the checkpoint {path} reads differently from what was written")
+        # The checksum first: a checkpoint without one is never seen. Where one of this iteration is replaced,
+        # both checksums hold.
+        replaced = _proved_digest(path)
+        write_text(_checksum(path), "".join(f"{valid}\n" for valid in (digest, replaced) if valid))
     rolling = [old for old in _newest_first(folder) if int(old.stem) % keep_every]
     for old in rolling[KEEP_ROLLING:]:
         old.unlink()
         _checksum(old).unlink(missing_ok=True)
     return path
+
+
+def _write(path: Path, state: dict[str, Any]) -> str:
+    """Write a state; returns the SHA-256 of what was to be written. Nothing of it is in memory twice."""
+    with path.open("wb") as file:
+        stream = _HashingStream(file)
+        torch.save(state, cast(IO[bytes], stream))
+        if stream.error:
+            raise stream.error
+    return stream.digest.hexdigest()
+
+
+class _HashingStream:
+    """Passes bytes on to a file, and keeps the first error: `torch.save` cannot raise one from a write."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.digest = hashlib.sha256()
+        self.error: OSError | None = None
+        self._file = file
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        if self.error is None:
+            try:
+                self._file.write(content)
+            except OSError as error:
+                self.error = error
+        return len(content)
+
+    def flush(self) -> None:
+        """The file is flushed when it is closed."""
 
 
 def load_newest(folder: Path) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from gan_lab import distributed
 from gan_lab.kernels import weighted_layers
 
 
@@ -87,7 +88,7 @@ def _layer(parameter: str) -> str:
 def tracing(networks: Mapping[str, nn.Module]) -> Iterator[Callable[[], str]]:
     """Inside the block, watch the layers' outputs; the yielded function names the layer where it went wrong.
 
-    That is the first with an output that is not finite, else the one that grew its input most.
+    That is the first with an output that is not finite, else the one that grew its input most; on any rank.
     """
     first_bad: list[str] = []
     growth: dict[str, float] = {}
@@ -107,8 +108,15 @@ def tracing(networks: Mapping[str, nn.Module]) -> Iterator[Callable[[], str]]:
         for network_name, network in networks.items()
         for name, layer in weighted_layers(network)
     ]
+
+    def culprit() -> str:
+        seen = distributed.gather_objects((first_bad[:1], growth))
+        bad = [name for names, _ in seen for name in names]
+        largest = {name: max(grown.get(name, 0.0) for _, grown in seen) for name in growth}
+        return bad[0] if bad else max(largest, key=largest.__getitem__, default="")
+
     try:
-        yield lambda: first_bad[0] if first_bad else max(growth, key=growth.__getitem__, default="")
+        yield culprit
     finally:
         for handle in handles:
             handle.remove()

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
+from gan_lab import distributed
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -13,11 +15,12 @@ class StopRequest:
     """While entered, a signal stops the program at once by KeyboardInterrupt, whichever of SIGNALS it is.
 
     Not so inside `deferred`: there the first one is remembered in `signal_name`, and only a second Ctrl-C
-    stops at once.
+    stops at once. `received` are the numbers of all, in their order.
     """
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
+        self.received: list[int] = []
         self._is_deferred = False
         self._before: dict[int, Any] = {}
 
@@ -26,6 +29,7 @@ class StopRequest:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue  # under nohup, a terminal that closes shall stop nothing
             self._before[number] = signal.signal(number, self._handle)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._before)
         return self
 
     @contextlib.contextmanager
@@ -37,7 +41,13 @@ class StopRequest:
         finally:
             self._is_deferred = False
 
+    def agreed(self) -> str | None:
+        """The signal that this rank was sent, or another; all ranks ask at the same time."""
+        number = distributed.largest(signal.Signals[self.signal_name] if self.signal_name else 0)
+        return signal.Signals(number).name if number else None
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
         if not self._is_deferred or (self.signal_name and number == signal.SIGINT):
             self.signal_name = signal.Signals(number).name
             raise KeyboardInterrupt(f"stopped by {self.signal_name}")

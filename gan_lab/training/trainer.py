@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim.lr_scheduler import LRScheduler
 
-from gan_lab import norms, probes
+from gan_lab import distributed, norms, probes
 from gan_lab.data import Batches
 from gan_lab.files import replacing
 from gan_lab.norms.bounds import PatchNorms
@@ -25,6 +25,7 @@ from gan_lab.streams import stream
 from gan_lab.training import checkpoint
 from gan_lab.training.divergence import Diverged, Watch, is_finite, problem, tracing
 from gan_lab.training.ema import ExponentialMovingAverage
+from gan_lab.training.forward import IN_FULL_PRECISION, Execution, Forward
 from gan_lab.training.samples import generate, write_grid
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Penalty(Protocol):
     """A term of the discriminator's loss that sees the discriminator itself, see `gan_lab.penalties`."""
 
     def __call__(
-        self, discriminator: nn.Module, real: Tensor, fake: Tensor, rng: torch.Generator
+        self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, rng: torch.Generator
     ) -> Tensor: ...
 
 
@@ -104,6 +105,7 @@ class Trainer:
         checkpoints: Path,
         record_length: Callable[[], int],
         stop_requested: Callable[[], str | None],
+        execution: Execution = IN_FULL_PRECISION,
     ) -> None:
         self.generator = generator
         self.discriminator = discriminator
@@ -126,6 +128,8 @@ class Trainer:
         self.record_length = record_length
         self.stop_requested = stop_requested
         self.device = batches.device
+        self._make_images = Forward(generator, self.device, execution)
+        self._score = Forward(discriminator, self.device, execution)
         self.iteration = 0  # finished so far
         self.bad_since: int | None = None  # where divergence was noticed, if training goes on all the same
         self._unrecorded: dict[str, float] | None = (
@@ -192,15 +196,19 @@ class Trainer:
             self.save_checkpoint(unrecorded=row)
             raise
         self._unrecorded = None
-        if row:
-            self.sink.log(iteration, row)
-        if _due(iteration, schedule.sample_every) or is_last:
-            self.sink.log_samples(iteration, self.write_samples())
+        distributed.from_first(lambda: self._log(iteration, row))
         stop = self.stop_requested()
         if _due(iteration, schedule.checkpoint_every) or is_last or stop:
             self.save_checkpoint()
         if stop and not is_last:
             raise Interrupted(f"stopped by {stop} after iteration {iteration}")
+
+    def _log(self, iteration: int, row: dict[str, float]) -> None:
+        schedule = self.schedule
+        if row:
+            self.sink.log(iteration, row)
+        if _due(iteration, schedule.sample_every) or iteration == schedule.iterations:
+            self.sink.log_samples(iteration, self.write_samples())
 
     def _generate_unless_stopped(self, start: int, stop: int) -> Tensor:
         """Images for the metrics, which can take minutes: a request to stop does not wait for them."""
@@ -246,13 +254,13 @@ class Trainer:
         audit = audit and is_finite(self.discriminator)  # NaN has no singular values
         real = self.batches.draw(iteration, step)
         with torch.no_grad(), norms.frozen(self.generator):
-            fake = self.generator(self._latents(iteration, step, self.batches.batch_size))
+            fake = self._make_images(self._latents(iteration, step, self.batches.batch_size))
         real.requires_grad_(measure)
         fake.requires_grad_(measure)
         patches = PatchNorms(self.discriminator if audit else None)
         with parametrize.cached():  # one normalization for all passes
             with patches:
-                real_scores, fake_scores = self.discriminator(real), self.discriminator(fake)
+                real_scores, fake_scores = self._score(real), self._score(fake)
             penalty = self._penalty(real, fake, iteration, step)
         loss_real, loss_fake = self.loss.discriminator(real_scores, fake_scores)
         loss = loss_real + loss_fake + sum(penalty.values())
@@ -264,29 +272,31 @@ class Trainer:
             "score/fake": fake_scores.mean(),
             **penalty,
         }
+        measured: dict[str, Tensor] = {}
         if measure:
-            values |= probes.slopes(real_scores, real, "real") | probes.slopes(fake_scores, fake, "fake")
+            measured |= probes.slopes(real_scores, real, "real") | probes.slopes(fake_scores, fake, "fake")
         if audit:
             score_gradients = None  # a penalty's share of the gradient has no bound
             if self.penalty is None:
                 score_gradients = torch.autograd.grad(loss, (real_scores, fake_scores), retain_graph=True)
         self.d_optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        values = distributed.average(values, self.discriminator)
         if measure:
             with norms.frozen(self.discriminator):
-                values |= probes.gradient_norms(self.discriminator, "d")
-                values |= probes.weight_variances(self.discriminator)
-                values |= probes.sigmas(self.discriminator)
+                measured |= probes.gradient_norms(self.discriminator, "d")
+                measured |= probes.weight_variances(self.discriminator)
+                measured |= probes.sigmas(self.discriminator)
         if audit:
-            values |= probes.audited(self.discriminator, real[:1].detach(), patches, score_gradients)
+            measured |= probes.audited(self.discriminator, real[:1].detach(), patches, score_gradients)
         self.d_optimizer.step()
-        return {name: value.detach() for name, value in values.items()}
+        return {name: value.detach() for name, value in (values | measured).items()}
 
     def _penalty(self, real: Tensor, fake: Tensor, iteration: int, step: int) -> dict[str, Tensor]:
         if self.penalty is None:
             return {}
         rng = stream(self.seed, "penalty", iteration, step, device=self.device)
-        return {"loss/penalty": self.penalty(self.discriminator, real, fake, rng)}
+        return {"loss/penalty": self.penalty(self._score.uncompiled, real, fake, rng)}
 
     def generator_step(self, iteration: int, measure: bool) -> dict[str, Tensor]:
         """One generator update; the discriminator's weights get no gradient, its norms do not move."""
@@ -294,13 +304,13 @@ class Trainer:
             parameter.requires_grad_(False)
         with norms.frozen(self.discriminator), parametrize.cached():
             latents = self._latents(iteration, self.schedule.n_dis, self.g_batch_size)
-            scores = self.discriminator(self.generator(latents))
+            scores = self._score(self._make_images(latents))
         for parameter in self._discriminator_parameters:
             parameter.requires_grad_(True)
         loss = self.loss.generator(scores)
         self.g_optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        values = {"loss/g": loss}
+        values = distributed.average({"loss/g": loss}, self.generator)
         if measure:
             values |= probes.gradient_norms(self.generator, "g")
             with norms.frozen(self.generator):
@@ -323,9 +333,9 @@ class Trainer:
         return write_grid(self.samples / f"{self.iteration:08d}.png", images)
 
     def _latents(self, iteration: int, step: int, count: int) -> Tensor:
-        """The latents of one update, `[count, latent_dim]` from N(0, 1)."""
+        """This rank's share of the latents of one update, `[count, latent_dim]` from N(0, 1)."""
         rng = stream(self.seed, "latents", iteration, step, device=self.device)
-        return torch.randn(count, self.latent_dim, generator=rng, device=self.device)
+        return distributed.share(torch.randn(count, self.latent_dim, generator=rng, device=self.device))
 
     def write_generator(self, path: Path) -> None:
         """Write the generator's weights as safetensors."""
@@ -340,9 +350,10 @@ class Trainer:
     def save_checkpoint(self, unrecorded: Mapping[str, float] | None = None) -> None:
         """Write the state after this iteration; `unrecorded` is its row if that still has to be recorded."""
         state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
-        state["record_length"] = self.record_length()
+        state["record_length"] = distributed.from_first(self.record_length)
         state["unrecorded"] = None if unrecorded is None else dict(unrecorded)
-        checkpoint.save(self.checkpoints, self.iteration, state, self.schedule.keep_every)
+        keep_every = self.schedule.keep_every
+        distributed.from_first(lambda: checkpoint.save(self.checkpoints, self.iteration, state, keep_every))
 
     def load_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Continue from a checkpoint's state; raises RuntimeError or KeyError if it is of other networks."""

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,8 @@ class _FaultyFile(io.FileIO):
     def __init__(self, disk: FaultyDisk, path: Path) -> None:
         super().__init__(path, "w")
         self._disk = disk
-        # `replacing` names the temporary file of status.json ".status.json.<pid>.tmp".
-        self._label = f"write {path.name.removeprefix('.').removesuffix(f'.{os.getpid()}.tmp')}"
+        # `replacing` names the temporary file of status.json ".status.json.<something>.tmp".
+        self._label = "write " + re.sub(r"^\.(.+)\.[^.]+\.tmp$", r"\1", path.name)
 
     def write(self, content: Any) -> int:
         if not self._disk.fails(self._label):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gan_lab.benchmarks.evaluation import write_random_weights
 from gan_lab.data import ImageArray, write_array
 from gan_lab.metrics import digits_extractor
 from gan_lab.metrics.extractors import Extractor
@@ -67,6 +68,12 @@ def array_of(tmp_path: Path) -> Callable[..., ImageArray]:
 def digits_weights(data: Path) -> Path:
     """The digits classifier, trained once for all tests."""
     return digits_extractor.weights(data / "cache")
+
+
+@pytest.fixture(scope="session")
+def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the shapes of Inception's weights and random values, its batch norms' statistics too."""
+    return write_random_weights(tmp_path_factory.mktemp("inception") / "random.pth")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-from torch_fidelity.utils import create_feature_extractor
 
 from gan_lab.data import ImageArray
 from gan_lab.errors import UserError
@@ -20,27 +17,6 @@ from gan_lab.metrics import Evaluator, Protocol, extractors, inception_weights
 from gan_lab.metrics.extractors import INCEPTION_FILE, create
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="session")
-def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with the shapes of Inception's weights and random values."""
-    nothing = io.BytesIO()
-    torch.save({}, nothing)
-    nothing.seek(0)
-    with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
-        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
-        shapes = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], nothing).state_dict()
-    state = {}
-    for name, shape in shapes.items():
-        state[name] = torch.ones(shape.shape, dtype=shape.dtype)
-        if name.endswith(("bias", "running_mean")):
-            state[name].zero_()
-        elif shape.dim() > 1:
-            torch.nn.init.kaiming_normal_(state[name], generator=torch.Generator().manual_seed(0))
-    path = tmp_path_factory.mktemp("inception") / "random.pth"
-    torch.save(state, path)
-    return path
 
 
 @pytest.fixture
@@ -67,28 +43,13 @@ def test_other_weights_work_and_are_called_unverified(
     assert all(torch.isfinite(torch.tensor(value)) for value in values.values())
 
 
-def test_features_are_torch_fidelitys(random_weights: Path, pixels: Tensor, tmp_path: Path) -> None:
-    """Of FID's layer and of IS's, which is without the bias, as its first implementation was."""
-    features, logits = create("inception", tmp_path, random_weights, CPU)(pixels)
-    theirs = create_feature_extractor(
-        "inception-v3-compat",
-        ["logits_unbiased", "2048"],
-        cuda=False,
-        verbose=False,
-        feature_extractor_weights_path=str(random_weights),
-    )(pixels)
-    assert torch.equal(logits, theirs[0])
-    assert torch.equal(features, theirs[1])
-    assert features.shape == (6, 2048)
-    assert features.std() > 0.01
-
-
 def test_only_the_published_weights_have_the_plain_names(
     random_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert create("inception", tmp_path, random_weights, CPU).suffix == "_unverified"
     monkeypatch.setattr(extractors, "INCEPTION_SHA256", sha256(random_weights))
     assert create("inception", tmp_path, random_weights, CPU).suffix == ""
+    assert create("inception", tmp_path, random_weights, CPU, "bf16").suffix == "_bf16"
 
 
 def test_the_checksum_is_what_the_published_name_states() -> None:

@@ -95,6 +95,8 @@ def test_no_metrics() -> None:
         (["metrics.num_fid=1"], "metrics.num_fid=1"),
         (["metrics.num_real=2.5"], "metrics.num_real=2.5 is not a whole number"),
         (["metrics.kid_subset_size=0"], "metrics.kid_subset_size=0"),
+        (["metrics=inception", "metrics.precision=fp16"], "metrics.precision=fp16 is none of exact, bf16"),
+        (["metrics.precision=bf16"], "metrics.precision=bf16 is for Inception alone"),
         (["metrics.num_kid_prc=true"], "metrics.num_kid_prc=True"),
         (["dataset=cifar10", "metrics=digits"], "judges handwritten digits, not dataset=cifar10"),
     ],

@@ -79,6 +79,7 @@ def test_vectors_move_once_in_each_update_of_their_network(
     monkeypatch.setattr(parts, "build_networks", remembered)
     iterations = 5
     overrides = ["norm=sn", f"norm.target={target}", f"optimizer.n_dis={n_dis}", "train.sample_every=2"]
+    overrides += ["norm.n_power_iterations=1"]
     train(tiny, f"train.iterations={iterations}", "probes.audit_every=4", *overrides)
     expected = {"discriminator": n_dis * iterations}
     if target == "both":
@@ -101,7 +102,7 @@ def test_more_iterations_an_update_keep_up_better(tiny: list[str], recorded: Rec
             assert estimate <= exact * (1 + 1e-5)
             assert row[f"sigma_error/{layer}"] == pytest.approx(1 - estimate / exact, abs=1e-5)
         worst.append(max(row[f"sigma_error/{layer}"] for layer in layers))
-    assert worst[1] < 0.02 < 2 * worst[0]
+    assert worst[1] < min(0.02, worst[0])
 
 
 def test_gammas_are_logged_and_trained(tiny: list[str], recorded: Recorded) -> None:

@@ -111,3 +111,20 @@ def test_the_table(sweep: Path) -> None:
     short = table(progress(*find(sweep)), height=7).splitlines()
     assert len(short) == 7
     assert short[-3] == "… and 3 more"
+
+
+def test_what_slurm_will_start_again_needs_nobody(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue = sweep / "bin" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/sh\necho 7_3\necho 8\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
+    for norm, job in (("bsn", "7_3"), ("strict_sn", "8"), ("ssn", "8"), ("sn", "8"), ("none", "9")):
+        path = next(sweep.glob(f"*/*/{norm}/*/status.json"))
+        path.write_text(json.dumps({**json.loads(path.read_text()), "slurm_job": job}))
+        age(path.parent, 2 * STALE)
+    entries = look(sweep)
+    assert {name for name, entry in entries.items() if entry.state == "queued"} == {"bsn", "strict_sn"}
+    assert {name for name, entry in entries.items() if entry.needs_person} == {"ssn"}
+    squeue.write_text("#!/bin/sh\nexit 1\n")  # as where its controller does not answer
+    assert look(sweep)["bsn"].state == "interrupted"

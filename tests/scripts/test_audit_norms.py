@@ -42,12 +42,14 @@ def test_a_run_is_audited_at_its_newest_checkpoint(
         norm = f"{layer}.parametrizations.weight"
         weight = state[f"{norm}.original"].double().numpy()
         halves = []
-        # The columns in the order that the stored vectors have: of "out" by place, then channel.
-        for side, matrix in (("out", np.moveaxis(weight, 1, -1)), ("in", weight.swapaxes(0, 1))):
-            exact = np.linalg.norm(matrix.reshape(len(matrix), -1), 2)
+        # The order that the stored vectors have: the tap before the input channel.
+        by_tap = np.moveaxis(weight, 1, -1)
+        for side, rows_of in (("out", len(weight)), ("in", weight[:, 0].size)):
+            matrix = by_tap.reshape(rows_of, -1)
+            exact = np.linalg.norm(matrix, 2)
             assert float(row[f"sigma_{side}"]) == pytest.approx(exact, rel=1e-4)
-            u, v = (state[f"{norm}.0.estimator.sigma_{side}.{vector}"].numpy().ravel() for vector in "uv")
-            halves.append((u @ matrix.reshape(len(matrix), -1) @ v, exact))
+            u, v = (state[f"{norm}.0.estimator.sigma_{side}.{vector}"][0].numpy().ravel() for vector in "uv")
+            halves.append((u @ matrix @ v, exact))
         estimated, exact = np.mean(halves, axis=0)
         assert float(row["estimated"]) == pytest.approx(estimated, rel=1e-4)
         assert float(row["exact"]) == pytest.approx(exact, rel=1e-4)

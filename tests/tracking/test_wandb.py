@@ -252,3 +252,17 @@ def test_an_unreachable_server_means_offline(
     assert {step: row["loss/d"] for step, row in remote.items()} == {
         row["iteration"]: row["loss/d"] for row in local
     }
+
+
+def test_an_agent_of_a_wandb_sweep_decides_the_run_s_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc12345")
+    monkeypatch.setenv("WANDB_RUN_ID", "given123")
+    WandbTracker(info(tmp_path), mode="offline").finish("finished")
+    (path,) = offline_files(tmp_path)
+    assert path.name == "run-given123.wandb"
+    monkeypatch.delenv("WANDB_SWEEP_ID")  # it goes on without the agent
+    monkeypatch.delenv("WANDB_RUN_ID")
+    WandbTracker(info(tmp_path, iteration=1), mode="offline").finish("finished")
+    assert {path.name for path in offline_files(tmp_path)} == {"run-given123.wandb"}

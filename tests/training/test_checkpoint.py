@@ -1,7 +1,9 @@
+import contextlib
 import errno
 import hashlib
 import io
 import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,38 +130,46 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "00000010.pt")
 
 
-def test_a_full_disk_leaves_every_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextlib.contextmanager
+def files_written_by(writing: Callable[[Callable[[bytes], int], bytes], int]) -> Iterator[None]:
+    """Inside the block, each write to a file goes through `writing`, with the real write and its content."""
+
+    class File(io.FileIO):
+        def write(self, content: Any) -> int:
+            return writing(super().write, bytes(content))
+
+    opened = Path.open
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Path, "open", lambda path, mode="r", **k: (File if mode == "wb" else opened)(path, mode, **k)
+        )
+        yield
+
+
+def test_a_full_disk_leaves_every_older_one(tmp_path: Path) -> None:
     for iteration in (10, 20):
         save(tmp_path, iteration, state(iteration), KEEP)
 
-    def refuse(path: Path, content: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(content[: len(content) // 2])
+    def refuse(write: Callable[[bytes], int], content: bytes) -> int:
+        write(content[: len(content) // 2])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", refuse)
-        with pytest.raises(OSError, match="No space left"):
-            save(tmp_path, 30, state(30), KEEP)
+    with files_written_by(refuse), pytest.raises(OSError, match="No space left"):
+        save(tmp_path, 30, state(30), KEEP)
     assert numbers(tmp_path) == [10, 20]
     assert newest(tmp_path) == (20, 20)
     assert not list(tmp_path.glob(".*"))  # nor does half of it take up room
 
 
-def test_one_that_reads_differently_is_an_error_while_the_others_are_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_reads_differently_is_an_error_while_the_others_are_there(tmp_path: Path) -> None:
     """A broken disk: what is written is not what comes back."""
     for iteration in (10, 20):
         save(tmp_path, iteration, state(iteration), KEEP)
-    write_bytes = Path.write_bytes
 
-    def garble(path: Path, content: bytes) -> int:
-        return write_bytes(path, content[:-1] + b"?")
+    def garble(write: Callable[[bytes], int], content: bytes) -> int:
+        return write(content[:-1] + bytes([content[-1] ^ 1]))
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", garble)
-        with pytest.raises(OSError, match="reads differently"):
-            save(tmp_path, 30, state(30), KEEP)
+    with files_written_by(garble), pytest.raises(OSError, match="reads differently"):
+        save(tmp_path, 30, state(30), KEEP)
     assert {10, 20} <= set(numbers(tmp_path))
     assert newest(tmp_path) == (20, 20)

@@ -226,8 +226,13 @@ def test_averaging_does_not_change_the_training(base: list[str]) -> None:
 # --- all of it, stopped and resumed
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_resuming_is_exact_with_everything_on(
-    base: list[str], tmp_path: Path, recorded: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    base: list[str],
+    tmp_path: Path,
+    recorded: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
 ) -> None:
     chosen = [
         "loss=wgan_gp",
@@ -237,6 +242,7 @@ def test_resuming_is_exact_with_everything_on(
         "train.ema=0.9",
         "train.g_batch_size=5",
         "train.iterations=6",
+        f"train.precision={precision}",
     ]
     undisturbed = train([*base, *chosen])
     stopped = [*base, *chosen, f"paths.outputs={tmp_path}/stopped"]

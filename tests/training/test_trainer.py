@@ -18,6 +18,7 @@ from gan_lab.data import Batches
 from gan_lab.losses import Hinge
 from gan_lab.streams import stream
 from gan_lab.training import Diverged, Interrupted, Schedule, Trainer, checkpoint
+from gan_lab.training.forward import IN_FULL_PRECISION, Execution
 
 LATENTS, SIZE = 6, 8
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 3, SIZE, SIZE), np.uint8)
@@ -83,6 +84,7 @@ def trainer(
     seed: int = SEED,
     n_dis: int = N_DIS,
     stop_requested: Callable[[], str | None] = lambda: None,
+    execution: Execution = IN_FULL_PRECISION,
     **schedule: Any,
 ) -> Trainer:
     sink = sink or Recording()
@@ -119,6 +121,7 @@ def trainer(
         checkpoints=folder / "checkpoints",
         record_length=lambda: len(sink.rows),
         stop_requested=stop_requested,
+        execution=execution,
     )
 
 
@@ -139,7 +142,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 def real_images(iteration: int, step: int) -> Tensor:
     index = torch.randint(len(IMAGES), (BATCH,), generator=stream(SEED, "real images", iteration, step))
-    return torch.from_numpy(IMAGES)[index].float() / 127.5 - 1
+    return torch.from_numpy(IMAGES)[index].float().sub(127.5).mul(1 / 127.5)
 
 
 def latents(iteration: int, step: int, count: int) -> Tensor:
@@ -200,7 +203,7 @@ def test_weights_and_losses_are_those_of_a_plain_loop(tmp_path: Path, optimizer:
 
 
 def test_spectral_normalization_is_that_of_a_plain_loop(tmp_path: Path) -> None:
-    """One power iteration for each update of D, from where the last one ended, and none for G's."""
+    """One iteration on two vectors for each update of D, from where the last one ended, and none for G's."""
     ours = toys(norms.SigmaOut)
     generator, discriminator = toys()
     layers = {"0": discriminator[0], "3": discriminator[3]}
@@ -208,7 +211,7 @@ def test_spectral_normalization_is_that_of_a_plain_loop(tmp_path: Path) -> None:
     norm = "parametrizations.weight"
     for name, layer in layers.items():
         layer.weight.data, layer.bias.data = begin[f"{name}.{norm}.original"], begin[f"{name}.bias"]
-    u = {name: begin[f"{name}.{norm}.0.estimator.u"].flatten() for name in layers}
+    u = {name: begin[f"{name}.{norm}.0.estimator.u"].flatten(1).t() for name in layers}
     v: dict[str, Tensor] = {}
 
     def effective(moves: bool) -> dict[str, Tensor]:
@@ -216,17 +219,20 @@ def test_spectral_normalization_is_that_of_a_plain_loop(tmp_path: Path) -> None:
         for name, layer in layers.items():
             matrix = layer.weight.flatten(1)
             if moves:
-                v[name] = nn.functional.normalize(matrix.detach().T @ u[name], dim=0)
-                u[name] = nn.functional.normalize(matrix.detach() @ v[name], dim=0)
-            replaced[f"{name}.weight"] = 1.5 * layer.weight / (u[name] @ matrix @ v[name])
+                basis, _ = torch.linalg.qr(matrix.detach().T @ u[name])
+                u[name], _, turn = torch.linalg.svd(matrix.detach() @ basis, full_matrices=False)
+                v[name] = basis @ turn.T
+            replaced[f"{name}.weight"] = 1.5 * layer.weight / (u[name][:, 0] @ matrix @ v[name][:, 0])
         return replaced
 
     trainer(tmp_path, networks=ours, optimizer=torch.optim.SGD).train()
     plain_loop(generator, discriminator, 8, torch.optim.SGD, 1e-2, effective)
     end = ours[1].state_dict()
     for name, layer in layers.items():
-        for part, value in {"original": layer.weight.detach(), "0.estimator.u": u[name][None]}.items():
-            torch.testing.assert_close(end[f"{name}.{norm}.{part}"], value, rtol=1e-4, atol=1e-6)
+        reached = end[f"{name}.{norm}.original"]
+        torch.testing.assert_close(reached, layer.weight.detach(), rtol=1e-4, atol=1e-6)
+        overlap = end[f"{name}.{norm}.0.estimator.u"][0].flatten() @ u[name][:, 0]  # the sign is free
+        torch.testing.assert_close(overlap.abs(), torch.ones(()), rtol=1e-4, atol=1e-6)
     assert not torch.allclose(end[f"0.{norm}.0.estimator.u"], begin[f"0.{norm}.0.estimator.u"])
     for reached, expected_weight in zip(ours[0].parameters(), generator.parameters(), strict=True):
         torch.testing.assert_close(reached, expected_weight, rtol=1e-4, atol=1e-6)
@@ -556,3 +562,33 @@ def test_a_sound_run_is_not_called_diverged(tmp_path: Path) -> None:
     run_through(tmp_path / "within", max_score=largest, evaluate_every=0)
     with pytest.raises(Diverged):
         run_through(tmp_path / "beyond", max_score=0.99 * largest, evaluate_every=0)
+
+
+# --- compiled passes
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own making
+def test_compiled_passes_are_the_plain_ones_and_as_exact_in_a_resumed_run(tmp_path: Path) -> None:
+    torch.compiler.reset()
+    compiled = Execution(compile=True)
+
+    def trained(name: str, iterations: int, execution: Execution = compiled, **schedule: Any) -> Trainer:
+        folder = tmp_path / name
+        ours = trainer(folder, None, toys(norms.SigmaBidirectional), execution=execution, lr=1e-3,
+                       iterations=iterations, evaluate_every=0, **schedule)  # fmt: skip
+        if state := checkpoint.load_newest(folder / "checkpoints"):
+            ours.load_checkpoint(state)
+        ours.train()
+        return ours
+
+    plain = trained("plain", 4, IN_FULL_PRECISION)
+    whole = trained("whole", 4, probe_every=0)
+    probed = trained("probed", 4, probe_every=1)
+    trained("halves", 2)
+    resumed = trained("halves", 4)
+    assert_same(weights(whole), weights(probed))
+    assert_same(weights(whole), weights(resumed))
+    for name, ours in weights(whole).items():
+        if not name.endswith((".u", ".v")):  # the signs of singular vectors are free
+            torch.testing.assert_close(ours, weights(plain)[name], rtol=1e-4, atol=1e-4)
+    torch.compiler.reset()

@@ -1,4 +1,4 @@
-"""How fast images are prepared on the machine at hand, and how long training waits for them."""
+"""How fast images are prepared and drawn, and how long training waits for them."""
 
 import functools
 import io
@@ -14,17 +14,46 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gan_lab import parts
-from gan_lab.benchmark import Row, seconds
-from gan_lab.config import compose, resolved
-from gan_lab.data import ImageArray, celeba, open_array, write_array
+from gan_lab.benchmarks.plain import loader, write_cifar10
+from gan_lab.benchmarks.rows import Row, median_ratio
+from gan_lab.benchmarks.timing import in_turn, seconds
+from gan_lab.benchmarks.trainers import the_device, trainer_for
+from gan_lab.data import Batches, ImageArray, celeba, open_array, write_array
 from gan_lab.files import write_json
-from gan_lab.tracking import Trackers
 
 HOST = torch.device("cpu")
+BATCH = 64
 
 
-def prepare_ratio(rounds: int = 3, count: int = 6000) -> Iterator[Row]:
+def data_path(rounds: int = 5) -> Iterator[Row]:
+    """`ratio/data_path`: images a second of our batches over torchvision's CIFAR-10 with a DataLoader.
+
+    The DataLoader runs through an epoch with no and with two workers, and the faster one counts.
+    """
+    device = the_device()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        images = write_cifar10(folder)
+        array = write_array(folder / "cifar10.npy", images, {})
+        batches = Batches(array.images, BATCH, seed=0, device=device)
+        count = len(images) // BATCH
+
+        def ours() -> float:
+            return seconds(lambda: [batches.draw(number, 0) for number in range(count)], device) / count
+
+        def theirs(workers: int) -> float:
+            batches = loader(folder, workers, BATCH)
+            return seconds(lambda: [batch.to(device) for batch, _ in batches], device) / count
+
+        workers = {f"loader/{number}": functools.partial(theirs, number) for number in (0, 2)}
+        times = in_turn({"ours": ours, **workers}, rounds)
+    fastest = min(workers, key=lambda name: statistics.median(times[name]))
+    yield Row("ratio/data_path", median_ratio(times[fastest], times["ours"]), "×")
+    yield Row("speed/data_path", BATCH / statistics.median(times["ours"]), "images/s")
+    yield Row("speed/data_path/loader", BATCH / statistics.median(times[fastest]), "images/s")
+
+
+def preparation(rounds: int = 3, count: int = 6000) -> Iterator[Row]:
     """`ratio/prepare`: images a second of CelebA's preparation, over a plain single-process Pillow loop.
 
     Both read 178×218 JPEGs from a zip and write an array of 64 pixels, and the arrays are the same.
@@ -42,7 +71,7 @@ def prepare_ratio(rounds: int = 3, count: int = 6000) -> Iterator[Row]:
             ours.append(count / seconds(prepare, HOST))
             if not np.array_equal(np.load(plain_array), prepare().images):
                 raise AssertionError("the plain loop gives other pixels")
-    yield Row("ratio/prepare", statistics.median(a / b for a, b in zip(ours, plain, strict=True)), "×")
+    yield Row("ratio/prepare", median_ratio(ours, plain), "×")
     yield Row("speed/prepare", statistics.median(ours), "images/s")
     yield Row("speed/prepare/plain", statistics.median(plain), "images/s")
 
@@ -84,15 +113,8 @@ def waiting(steps: int = 8, gb: float = 4.0) -> Iterator[Row]:
 
 def wait_share(array: ImageArray, dataset: str, resident_gb: float, steps: int) -> float:
     """The median share of an iteration of `dataset`'s defaults that drawing from `array` takes."""
-    config = resolved(compose([f"dataset={dataset}", f"train.resident_gb={resident_gb}"]))
-    trainer = parts.build_trainer(config, array, parts.pick_device(config["device"]))(
-        sink=Trackers([]),
-        evaluate=None,
-        samples=Path(),
-        checkpoints=Path(),
-        record_length=lambda: 0,
-        stop_requested=lambda: None,
-    )
+    overrides = [f"dataset={dataset}", f"train.resident_gb={resident_gb}"]
+    trainer = trainer_for(overrides, array.path.parent, array=array)
     waits: list[float] = []
     draw = _timed(trainer.batches.draw, waits, trainer.device)
     trainer.batches.draw = draw  # type: ignore[method-assign, assignment]
@@ -129,6 +151,3 @@ def _write_noise(path: Path, gb: float) -> ImageArray:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     write_json(path.with_suffix(".json"), {"shape": [count, 3, 64, 64]})
     return open_array(path)
-
-
-MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {"prepare": prepare_ratio, "waiting": waiting}

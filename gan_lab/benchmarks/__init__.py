@@ -1,0 +1,90 @@
+"""What things cost on the machine at hand.
+
+The street through it: timing (several things in turn) -> trainers, program, plain (what is timed) ->
+training, steps, overhead, data, evaluation, command (measurements, yielding rows) -> rows (tables, the file).
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from gan_lab.benchmarks import command, data, evaluation, overhead, steps, training
+from gan_lab.benchmarks.rows import Row
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The patterns of the names of the rows that `rows` yields, and whether it runs unless asked for."""
+
+    names: tuple[str, ...]
+    rows: Callable[[], Iterator[Row]]
+    by_default: bool = True
+
+    def is_wanted(self, patterns: Sequence[str]) -> bool:
+        """Whether a pattern may match one of the rows; without patterns, whether it runs by default."""
+        if not patterns:
+            return self.by_default
+        return any(
+            fnmatchcase(name, pattern) or fnmatchcase(pattern, name)
+            for pattern in patterns
+            for name in self.names
+        )
+
+
+def _training(net: str, *more: str) -> tuple[str, ...]:
+    names = ("time/step", "speed", "rate/product", "mfu")
+    return (*(f"{name}/{net}/{precision}" for name in names for precision in training.PRECISIONS), *more)
+
+
+MEASUREMENTS = (
+    Measurement(
+        _training("cnn32", "ratio/bf16", "ratio/plain_loop/fp32", "ratio/plain_loop/bf16"),
+        functools.partial(training.training, "cnn32", beside_plain=True),
+    ),
+    *(
+        Measurement(_training(net), functools.partial(training.training, net))
+        for net in ("cnn48", "cnn64", "resnet32")
+    ),
+    Measurement(tuple(f"ratio/norm/{name}" for name in steps.NORMS[1:]), steps.norms),
+    Measurement(("ratio/probes", "ratio/probes/step"), steps.probes),
+    Measurement(("ratio/program", "time/step/demo"), overhead.program),
+    Measurement(("ratio/data_path", "speed/data_path", "speed/data_path/loader"), data.data_path),
+    Measurement(("ratio/prepare", "speed/prepare", "speed/prepare/plain"), data.preparation),
+    Measurement(
+        (
+            "speed/evaluation/torch_fidelity",
+            *(
+                f"{kind}/evaluation/{name}"
+                for kind in ("speed", "ratio", "difference")
+                for name in evaluation.NAMES.values()
+            ),
+        ),
+        evaluation.evaluation,
+    ),
+    Measurement(("time/first_step",), command.first_step),
+    Measurement(("time/help",), command.help_text),
+    Measurement(("time/checkpoint", "time/resume"), command.checkpoints),
+    Measurement(("memory/peak",), command.memory),
+    Measurement(
+        (
+            *(f"cost/width/{width:g}" for width in steps.WIDTHS),
+            *(f"cost/size/{size}" for size in steps.SIZES),
+            *(f"cost/batch/{size}" for size in steps.BATCHES),
+        ),
+        steps.growth,
+    ),
+    # Minutes, or gigabytes on the disk.
+    Measurement(("effect/evaluation/reduced",), evaluation.effect, by_default=False),
+    Measurement(("wait/resident", "wait/on_disk"), data.waiting, by_default=False),
+)
+
+
+def measure(measurement: Measurement, patterns: Sequence[str]) -> Iterator[Row]:
+    """The rows of a measurement that a pattern matches, or all where there are no patterns."""
+    for row in measurement.rows():
+        if not patterns or any(fnmatchcase(row.name, pattern) for pattern in patterns):
+            yield row
+
+
+__all__ = ["MEASUREMENTS", "Measurement", "Row", "measure"]

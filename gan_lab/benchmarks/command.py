@@ -1,0 +1,106 @@
+"""What a user waits for at the command line, and the memory that a run takes."""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gan_lab.benchmarks.rows import Row
+from gan_lab.benchmarks.timing import in_turn, seconds
+from gan_lab.benchmarks.trainers import trainer_for
+from gan_lab.config import CONFIGS
+from gan_lab.errors import UserError
+from gan_lab.training import checkpoint
+
+TRAIN = [sys.executable, str(CONFIGS.parent / "train.py")]
+
+
+def first_step(rounds: int = 3) -> Iterator[Row]:
+    """`time/first_step`: from `python train.py` on prepared data to the record of its first iteration."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        times = [_until_first_step(folder, number) for number in range(rounds + 1)]
+    yield Row("time/first_step", statistics.median(times[1:]), "s")  # the first one prepares the data
+
+
+def _until_first_step(folder: Path, number: int) -> float:
+    outputs = folder / f"outputs{number}"
+    arguments = [
+        f"paths.data={folder}/data",
+        f"paths.outputs={outputs}",
+        "tracker=local",
+        "train.log_every=1",
+    ]
+    begin = time.perf_counter()
+    with subprocess.Popen([*TRAIN, *arguments], stdout=subprocess.DEVNULL) as process:
+        try:
+            while not any(path.stat().st_size for path in outputs.glob("**/metrics.jsonl")):
+                if process.poll() is not None:
+                    raise UserError(f"train.py ended with {process.returncode}: run it to see why")
+                time.sleep(0.01)
+            return time.perf_counter() - begin
+        finally:
+            process.kill()
+
+
+def help_text(rounds: int = 5) -> Iterator[Row]:
+    """`time/help`: `python train.py --help`, from a disk cache that has seen it."""
+    times = []
+    for _ in range(rounds + 1):
+        begin = time.perf_counter()
+        _output([*TRAIN, "--help"])
+        times.append(time.perf_counter() - begin)
+    yield Row("time/help", statistics.median(times[1:]), "s")
+
+
+def checkpoints(rounds: int = 5) -> Iterator[Row]:
+    """`time/checkpoint`, `time/resume`: to write one of the CNN (32 pixels), and to go on from it."""
+    with tempfile.TemporaryDirectory() as name:
+        trainer = trainer_for(["dataset=cifar10", "norm=sn"], Path(name))
+        trainer.iterate(1)  # so that the optimizers have a state
+
+        def resume() -> None:
+            state = checkpoint.load_newest(trainer.checkpoints)
+            assert state is not None
+            trainer.load_checkpoint(state)
+
+        times = in_turn(
+            {
+                "checkpoint": lambda: seconds(trainer.save_checkpoint, trainer.device),
+                "resume": lambda: seconds(resume, trainer.device),
+            },
+            rounds,
+        )
+    for what, values in times.items():
+        yield Row(f"time/{what}", statistics.median(values), "s")
+
+
+def memory() -> Iterator[Row]:
+    """`memory/peak`: of training the CNN (32 pixels, batch 64, SN): the GPU's, else the process's."""
+    with tempfile.TemporaryDirectory() as name:
+        arguments = [
+            "norm=sn",
+            "arch.width=1",
+            "metrics=none",
+            "tracker=local",
+            "train.iterations=6",
+            "train.log_every=1",
+            "probes.every=3",
+            f"paths.data={name}/data",
+            f"paths.outputs={name}/outputs",
+        ]
+        _output([*TRAIN, *arguments])
+        (record,) = Path(name).glob("outputs/**/metrics.jsonl")
+        rows = [json.loads(line) for line in record.read_text().splitlines()]
+    yield Row("memory/peak", max(row["memory/peak_mb"] for row in rows if "memory/peak_mb" in row), "MB")
+
+
+def _output(command: Sequence[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{' '.join(command)} failed: {done.stderr.strip()[-300:]}")
+    return done.stdout

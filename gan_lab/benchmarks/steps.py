@@ -1,0 +1,66 @@
+"""Bare iterations against each other: norms, probes, and how the cost grows."""
+
+import functools
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from gan_lab.benchmarks.rows import Row, median_ratio
+from gan_lab.benchmarks.timing import in_turn, seconds
+from gan_lab.benchmarks.trainers import trainer_for
+
+NORMS = ("none", "sn", "ssn", "bsn", "bssn", "strict_sn")
+WIDTHS = (0.25, 0.5, 1.0)
+BATCHES = (16, 32, 64, 128)
+CNN = ("dataset=cifar10", "norm=sn")  # the reference CNN, 32 pixels, batch 64
+SIZES = {32: CNN, 48: ("dataset=stl10", "norm=sn"), 64: ("dataset=celeba", "norm=sn")}
+
+
+def norms(rounds: int = 9) -> Iterator[Row]:
+    """`ratio/norm/<norm>`: an iteration with each norm over one without; CNN, 32 pixels, batch 64."""
+    times = _iterations({name: (*CNN, f"norm={name}") for name in NORMS}, rounds)
+    for name in NORMS[1:]:
+        yield Row(f"ratio/norm/{name}", median_ratio(times[name], times["none"]), "×")
+
+
+def probes(rounds: int = 9) -> Iterator[Row]:
+    """`ratio/probes`: training with probes at their default interval over training without.
+
+    Computed from `ratio/probes/step`, an iteration with probes over one without.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_for(CNN, Path(folder))
+
+        def iteration(measure: bool) -> float:
+            return seconds(lambda: trainer.iterate(trainer.iteration + 1, measure), trainer.device)
+
+        times = in_turn(
+            {"off": functools.partial(iteration, False), "on": functools.partial(iteration, True)}, rounds
+        )
+    step = median_ratio(times["on"], times["off"])
+    yield Row("ratio/probes", 1 + (step - 1) / trainer.schedule.probe_every, "×")
+    yield Row("ratio/probes/step", step, "×")
+
+
+def growth(rounds: int = 3) -> Iterator[Row]:
+    """`cost/width/<w>`, `cost/size/<pixels>`, `cost/batch/<b>`: an iteration as one of them grows."""
+    settings: dict[str, tuple[str, ...]] = {
+        f"cost/width/{width:g}": (*CNN, f"arch.width={width}") for width in WIDTHS
+    }
+    settings |= {f"cost/size/{size}": overrides for size, overrides in SIZES.items()}
+    settings |= {f"cost/batch/{size}": (*CNN, f"train.batch_size={size}") for size in BATCHES}
+    for name, times in _iterations(settings, rounds).items():
+        yield Row(name, 1000 * statistics.median(times), "ms")
+
+
+def _iterations(settings: Mapping[str, tuple[str, ...]], rounds: int) -> dict[str, list[float]]:
+    """The times of bare iterations under each setting's overrides, in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        measures: dict[str, Callable[[], float]] = {}
+        for name, overrides in settings.items():
+            trainer = trainer_for(overrides, Path(folder))
+            measures[name] = lambda trainer=trainer: seconds(  # type: ignore[misc]
+                lambda: trainer.iterate(trainer.iteration + 1), trainer.device
+            )
+        return in_turn(measures, rounds)

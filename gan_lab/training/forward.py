@@ -1,0 +1,60 @@
+"""How a training pass through a network is computed: its precision, compiled or not."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from gan_lab import norms
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The choices of `train.precision`, `train.compile` and `train.cuda_graphs`."""
+
+    precision: str = "fp32"  # fp32 | bf16: convolutions and matrix products by autocast
+    compile: bool = False
+    cuda_graphs: bool = False  # of the compiled passes, forward and backward
+
+
+IN_FULL_PRECISION = Execution()
+
+
+class Forward:
+    """`network` as a function of a batch, its output in float32 whatever it was computed in.
+
+    Weights, their gradients, sigmas and what follows the output stay in float32.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device, execution: Execution) -> None:
+        self.network = network
+        self._autocast: dict[str, Any] = {
+            "device_type": device.type,
+            "dtype": torch.bfloat16,
+            "enabled": execution.precision == "bf16",
+        }
+        self._compiled = _compiled(network, execution.cuda_graphs) if execution.compile else None
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        if self._compiled is None:
+            return self.uncompiled(batch)
+        with torch.autocast(**self._autocast), parametrize.cached():
+            # The norms stay outside of the graph, which finds the weights that they made.
+            for _, layer, _ in norms.normalized_layers(self.network):
+                layer.weight  # noqa: B018
+            return self._compiled(batch).float()
+
+    def uncompiled(self, batch: Tensor) -> Tensor:
+        """The same pass as operations that can be differentiated twice, which a compiled one cannot."""
+        with torch.autocast(**self._autocast):
+            return self.network(batch).float()
+
+
+def _compiled(network: nn.Module, cuda_graphs: bool) -> Any:
+    # Backward passes would else free what the probes differentiate a second time.
+    torch._functorch.config.donated_buffer = False
+    # With and without gradients, in a D or a G step: beyond this many variants it gives up in silence.
+    torch._dynamo.config.recompile_limit = 64
+    return torch.compile(network, dynamic=False, mode="reduce-overhead" if cuda_graphs else None)

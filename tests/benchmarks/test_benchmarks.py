@@ -1,0 +1,201 @@
+"""Measurements at their smallest: what is timed is what it is called, and every row has its name."""
+
+import contextlib
+import functools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from gan_lab.benchmarks import MEASUREMENTS, Measurement, measure, overhead, plain, steps, training
+from gan_lab.benchmarks.program import Program, floating_point_operations
+from gan_lab.benchmarks.rows import Row
+from gan_lab.benchmarks.trainers import trainer_for
+
+TINY = ("dataset=cifar10", "arch.width=0.0625", "norm=sn", "train.batch_size=2", "device=cpu")
+
+
+Programs = Callable[[tuple[str, ...], Path], Program]
+
+
+@pytest.fixture
+def programs() -> Iterator[Programs]:
+    """Makes programs, and closes them."""
+    with contextlib.ExitStack() as stack:
+        yield lambda overrides, folder: stack.enter_context(contextlib.closing(Program(overrides, folder)))
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference CNN shrunk, wherever a measurement takes it."""
+    monkeypatch.setattr(steps, "CNN", TINY)
+    monkeypatch.setattr(steps, "WIDTHS", (0.0625,))
+    monkeypatch.setattr(steps, "SIZES", {32: TINY})
+    monkeypatch.setattr(steps, "BATCHES", (2, 3))
+    monkeypatch.setattr(training, "NETS", {"cnn32": training.Net(TINY, 1)})
+
+
+def names(rows: list[Row]) -> set[str]:
+    assert all(np.isfinite(row.value) for row in rows)
+    return {row.name for row in rows}
+
+
+def test_no_name_is_that_of_two_rows() -> None:
+    every = [name for measurement in MEASUREMENTS for name in measurement.names]
+    assert len(set(every)) == len(every)
+
+
+def test_the_rows_that_were_promised() -> None:
+    every = {name for measurement in MEASUREMENTS for name in measurement.names}
+    nets, precisions = ("cnn32", "cnn48", "cnn64", "resnet32"), ("fp32", "bf16")
+    assert every >= {f"mfu/{net}/{precision}" for net in nets for precision in precisions}
+    assert every >= {f"ratio/norm/{name}" for name in ("sn", "ssn", "bsn", "bssn", "strict_sn")}
+    assert every >= {f"ratio/plain_loop/{precision}" for precision in precisions}
+    assert every >= {
+        *("ratio/probes", "ratio/program", "ratio/data_path", "ratio/bf16", "ratio/prepare"),
+        *("ratio/evaluation/identical", "ratio/evaluation/reduced"),
+        *("time/first_step", "time/help", "time/checkpoint", "memory/peak"),
+    }
+
+
+def test_patterns_select_measurements_and_then_rows() -> None:
+    def rows_of(*found: str) -> Measurement:
+        return Measurement(found, lambda: iter([Row(name, 1.0, "s") for name in found]))
+
+    both, rare = rows_of("a/x", "a/y"), Measurement(("b",), lambda: iter([]), by_default=False)
+    assert both.is_wanted([])
+    assert both.is_wanted(["a/*"])
+    assert both.is_wanted(["c", "*/y"])
+    assert not both.is_wanted(["b"])
+    assert not rare.is_wanted([])
+    assert rare.is_wanted(["b"])
+    assert [row.name for row in measure(both, [])] == ["a/x", "a/y"]
+    assert [row.name for row in measure(both, ["*/y"])] == ["a/y"]
+
+
+def test_the_program_trains_as_many_iterations_as_are_timed_and_logs_them(
+    programs: Programs, tmp_path: Path
+) -> None:
+    program = programs(TINY, tmp_path / "run")
+    times = program.iterations(6)
+    assert {kind: len(some) for kind, some in times.items()} == {"plain": 2, "logged": 2, "probed": 2}
+    assert all(time > 0 for some in times.values() for time in some)
+    assert program.trainer.iteration == 6
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [2, 3, 4, 6]
+    assert ["grad_norm/d" in row for row in rows] == [False, True, False, True]
+    assert program.seconds() > 0
+    assert program.trainer.iteration == 9
+    assert list((tmp_path / "run").glob("**/*.p*")) == []  # neither checkpoints nor samples are timed
+
+
+def test_the_program_is_the_same_training_as_bare_iterations(programs: Programs, tmp_path: Path) -> None:
+    """Timing it changes nothing: the same bits after as many iterations."""
+    program, bare = programs(TINY, tmp_path / "program"), trainer_for(TINY, tmp_path)
+    program.iterations(2)
+    program.iterations(1)
+    for iteration in (1, 2, 3):
+        bare.iterate(iteration)
+    for ours, theirs in zip(program.trainer.generator.parameters(), bare.generator.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_seconds_weigh_the_kinds_by_the_configs_intervals(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = programs((*TINY, "train.log_every=50", "probes.every=100"), tmp_path)
+    fake = {"plain": [1.0], "logged": [2.0, 4.0], "probed": [11.0]}
+    monkeypatch.setattr(program, "iterations", lambda count: fake)
+    assert program.seconds() == pytest.approx(0.98 * 1 + 0.01 * 3 + 0.01 * 11)
+
+
+def test_operations_are_those_of_the_layers(tmp_path: Path) -> None:
+    """Against a count by hand: every layer's forward pass, times what the two updates do with it."""
+    trainer = trainer_for((*TINY, "norm=none", "optimizer.n_dis=2"), tmp_path)
+    forward: dict[nn.Module, int] = {}
+    first: dict[str, int] = {}
+
+    def count(network: str, layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        weight = layer.weight
+        assert isinstance(weight, torch.Tensor)
+        # Each output of a convolution or a product, and each input of a transposed one, meets a filter.
+        positions = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
+        forward[layer] = 2 * weight[0].numel() * positions.numel()
+        first.setdefault(network, forward[layer])
+        total[network] = total.get(network, 0) + forward[layer]
+
+    total: dict[str, int] = {}
+    for name, network in (("g", trainer.generator), ("d", trainer.discriminator)):
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                layer.register_forward_hook(functools.partial(count, name))
+    trainer.generator(torch.zeros(2, 128))
+    trainer.discriminator(torch.zeros(2, 3, 32, 32))
+
+    g, d = total["g"], total["d"]
+    # A backward pass is two forward ones: for the weights and for the inputs, which a first layer's lack.
+    d_update = g + 2 * (3 * d - first["d"])
+    g_update = 3 * g - first["g"] + 2 * d
+    assert floating_point_operations((*TINY, "optimizer.n_dis=2"), tmp_path) == 2 * d_update + g_update
+
+
+def test_training_rows(tiny: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(training, "product_rate", lambda dtype: 1e9)
+    monkeypatch.setattr(plain, "ROWS", 4)
+    rows = list(training.training("cnn32", beside_plain=True))
+    assert names(rows) == set(MEASUREMENTS[0].names)
+    values = {row.name: row.value for row in rows}
+    operations = floating_point_operations(TINY, tmp_path)
+    seconds = values["time/step/cnn32/fp32"] / 1000
+    assert values["mfu/cnn32/fp32"] == pytest.approx(operations / seconds / 1e9)
+    assert values["speed/cnn32/fp32"] == pytest.approx(2 / seconds)
+
+
+def test_norm_probe_and_growth_rows(tiny: None) -> None:
+    for function in (steps.norms, steps.probes):
+        (measurement,) = [some for some in MEASUREMENTS if some.rows is function]
+        assert names(list(function(rounds=1))) == set(measurement.names)
+    assert names(list(steps.growth(rounds=1))) == {
+        "cost/width/0.0625",
+        "cost/size/32",
+        "cost/batch/2",
+        "cost/batch/3",
+    }
+
+
+def test_bare_steps_are_the_trainers(tmp_path: Path) -> None:
+    """Otherwise the program would be compared with another training."""
+    trainer = trainer_for(TINY, tmp_path)
+    before = [parameter.clone() for parameter in trainer.generator.parameters()]
+    overhead.bare_steps(trainer, 1)
+    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.generator.parameters(), strict=True))
+    assert all(parameter.requires_grad for parameter in trainer.discriminator.parameters())
+
+
+def test_the_plain_loop_trains_the_same_networks(tmp_path: Path) -> None:
+    plain.write_cifar10(tmp_path, rows=2)
+    loop = plain.PlainLoop(tmp_path, TINY)
+    ours = trainer_for(TINY, tmp_path)
+    for theirs, network in ((loop.generator, ours.generator), (loop.discriminator, ours.discriminator)):
+        assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in network.parameters())
+    layers = [layer for layer in loop.discriminator.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert len(layers) == 8
+    assert all(is_parametrized(layer, "weight") for layer in layers)
+    before = [parameter.clone() for parameter in loop.generator.parameters()]
+    assert all(np.isfinite(loop.step()))
+    assert any(not torch.equal(a, b) for a, b in zip(before, loop.generator.parameters(), strict=True))
+
+
+def test_the_loader_gives_the_archives_images(tmp_path: Path) -> None:
+    """In [-1, 1], each once an epoch, as our batches have them."""
+    images = plain.write_cifar10(tmp_path, rows=2)
+    (batch, _), *rest = plain.loader(tmp_path, workers=0, batch_size=10)
+    assert not rest
+    pixels = ((batch + 1) * 127.5).round().to(torch.uint8).numpy()
+    order: Callable[[np.ndarray], list[bytes]] = lambda some: sorted(image.tobytes() for image in some)  # noqa: E731
+    assert order(pixels) == order(images)

@@ -1,0 +1,36 @@
+"""Two ranks, started by the real torchrun."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+Torchrun = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def torchrun(tmp_path_factory: pytest.TempPathFactory) -> Torchrun:
+    """Runs `torchrun --nproc-per-node=2 <script> ...` to its end in an empty folder."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+
+    def call(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        command = [*launcher, str(script), *arguments]
+        return subprocess.run(
+            command, cwd=elsewhere, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def train_py() -> Path:
+    return ROOT / "train.py"
+
+
+@pytest.fixture(scope="session")
+def rank_programs_py() -> Path:
+    return ROOT / "tests" / "distributed" / "rank_programs.py"

@@ -1,0 +1,232 @@
+"""What each of two ranks does in the tests: `torchrun rank_programs.py <program> <folder> <overrides>`."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import gan_lab.run
+from gan_lab import distributed, launch
+from gan_lab.config import compose
+from gan_lab.data import write_array
+from gan_lab.errors import UserError
+from gan_lab.metrics import Evaluator, Protocol
+from gan_lab.metrics.extractors import Extractor
+from gan_lab.run import run
+from gan_lab.training import Trainer
+from gan_lab.training.batch_norm import synchronize
+
+# --- what one process and two ranks must agree on
+
+
+def normalized(shape: tuple[int, ...], momentum: float | None, affine: bool) -> dict[str, Tensor]:
+    """Two batches through a batch norm, and the gradients: of the mean loss of the whole batch."""
+    kind = nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
+    norm: nn.Module = kind(shape[1], momentum=momentum, affine=affine).double()
+    if distributed.count() > 1:
+        synchronize(norm)
+    whole = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 3
+    weights = torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x, weight = distributed.share(whole).requires_grad_(), distributed.share(weights)
+    norm(2 * distributed.share(whole))
+    output = norm(x)
+    loss = (output * weight).square().mean()
+    loss.backward()
+    values = distributed.average({"loss": loss}, norm)
+    assert x.grad is not None
+    return {
+        "output": distributed.gather(output.detach()),
+        "input gradient": distributed.gather(x.grad) / distributed.count(),
+        "eval": norm.eval()(whole).detach(),
+        **values,
+        **{f"{name} gradient": p.grad for name, p in norm.named_parameters() if p.grad is not None},
+        **norm.state_dict(),
+    }
+
+
+class ToyFeatures(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.conv = nn.Conv2d(3, 6, 3)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.conv(images.float() / 255).relu().mean((2, 3))
+        return features, features * 20
+
+
+def judged(folder: Path, count: int) -> dict[str, float]:
+    """All metrics of so many generated images, in batches of 16."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 3, 8, 8), np.uint8)
+    real = distributed.in_turn(lambda: write_array(folder / "real.npy", pixels, {}))
+    protocol = Protocol(count, is_splits=3, kid_subset_size=20, metrics=("fid", "is", "kid", "prc"))
+    extractor = Extractor(ToyFeatures().eval(), {"name": "toy"}, "")
+    evaluator = distributed.in_turn(lambda: Evaluator(extractor, real, folder / "cache", protocol, 16))
+    return evaluator.evaluate(made_images)
+
+
+def made_images(start: int, stop: int) -> Tensor:
+    rows = [np.random.default_rng(k).integers(0, 200, (3, 8, 8), np.uint8) for k in range(start, stop)]
+    return torch.from_numpy(np.stack(rows))
+
+
+# --- programs
+
+
+def talk(folder: Path) -> None:
+    """Each function of `distributed`, once."""
+    with distributed.joined("cpu"):
+        rank = launch.place().rank
+        network = nn.Linear(2, 1)
+        network.weight.grad = torch.full((1, 2), float(rank))
+        values = {"a": torch.tensor(rank + 1.0), "b": torch.tensor(float("nan") if rank else 0.0)}
+        averaged = distributed.average(values, network)
+        batch = torch.arange(12.0).view(6, 2)
+        errors = {
+            "of the first": caught(lambda: distributed.from_first(lambda: refuse("first"))),
+            "of the second": caught(lambda: distributed.in_turn(lambda: refuse("second") if rank else 1)),
+            "a defect": caught(lambda: distributed.from_first(lambda: 1 / 0)),
+        }
+        calls: list[tuple[int, int]] = []
+
+        def rows(start: int, stop: int) -> tuple[Tensor, Tensor]:
+            calls.append((start, stop))
+            return torch.arange(start, stop), torch.arange(start, stop).view(-1, 1) * 1.5
+
+        seen = {
+            "share": distributed.share(batch),
+            "gathered": distributed.gather(distributed.share(batch)),
+            "averaged": averaged,
+            "gradient": network.weight.grad,
+            "bias": network.bias.grad,
+            "largest": distributed.largest(rank * 7),
+            "objects": distributed.gather_objects({"rank": rank}),
+            "from first": distributed.from_first(lambda: f"rank {rank}"),
+            "shares": [distributed.in_shares(rows, 10, stop, 3) for stop in (16, 15, 13, 11)],
+            "calls": calls,
+            "errors": errors,
+            "is first": distributed.is_first(),
+            "normalized": [normalized(shape, momentum, affine) for shape, momentum, affine in SHAPES],
+            "judged": [judged(folder, count) for count in (64, 70, 37)],
+            "speaks": distributed.speaks(),
+        }
+    torch.save(seen, folder / f"seen-{rank}.pt")
+
+
+SHAPES = [((8, 3, 4, 5), 0.1, True), ((6, 4), None, True), ((4, 2, 3, 3), 0.3, False)]
+
+
+def refuse(who: str) -> Any:
+    raise UserError(f"the {who} cannot")
+
+
+def caught(action: Callable[[], Any]) -> str:
+    try:
+        action()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def train(folder: Path, overrides: list[str]) -> int:
+    """Train, and leave all that a rank holds in the end."""
+    with _left_in(folder):
+        return run(compose(overrides)).exit_status
+
+
+def everything(folder: Path, overrides: list[str]) -> int:
+    """All that needs no disturbance, one after the other, for the sake of one start."""
+    talk(folder)
+    if failed := train(folder, [*overrides, *JUDGED]):
+        return failed
+    (folder / "double").mkdir(exist_ok=True)
+    with in_double():
+        return train(folder / "double", [*overrides, *IN_DOUBLE, f"paths.outputs={folder}/double"])
+
+
+JUDGED = ["metrics.num_generated=90", "metrics.batch_size=20"]
+# Everything random, in a run whose rounding errors grow to the size of its losses within 50 iterations.
+IN_DOUBLE = [
+    *("norm=bssn", "norm.gamma=per_layer", "norm.target=both", "loss=wgan_gp", "penalty=gradient_penalty"),
+    *("optimizer.n_dis=2", "optimizer.g_lr=1e-4", "optimizer.d_lr=1e-4", "optimizer.decay=linear"),
+    *("train.ema=0.9", "train.g_batch_size=8", "metrics=none", "probes.every=5", "probes.audit_every=0"),
+    "train.iterations=25",
+]
+
+
+def stop(folder: Path, overrides: list[str]) -> int:
+    """Train until torchrun is told to stop, in iteration 5, by a rank that is slow from then on."""
+    step = Trainer.generator_step
+
+    def signalling(self: Trainer, iteration: int, *arguments: Any) -> dict[str, Tensor]:
+        if launch.place().rank == 1 and iteration == 5:
+            os.kill(os.getppid(), signal.SIGTERM)
+        if launch.place().rank == 1 and iteration >= 5:
+            time.sleep(0.2)
+        return step(self, iteration, *arguments)
+
+    Trainer.generator_step = signalling  # type: ignore[method-assign]
+    return train(folder, overrides)
+
+
+def fail(folder: Path, overrides: list[str]) -> int:
+    """One rank has a defect of its own."""
+    step = Trainer.generator_step
+
+    def failing(self: Trainer, iteration: int, *arguments: Any) -> dict[str, Tensor]:
+        if launch.place().rank == 1 and iteration == 3:
+            raise ZeroDivisionError("a defect of one rank")
+        return step(self, iteration, *arguments)
+
+    Trainer.generator_step = failing  # type: ignore[method-assign]
+    return train(folder, overrides)
+
+
+@contextlib.contextmanager
+def in_double() -> Iterator[None]:
+    as_float = Tensor.float
+    torch.set_default_dtype(torch.float64)
+    Tensor.float = Tensor.double  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+        Tensor.float = as_float  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _left_in(folder: Path) -> Iterator[None]:
+    conclude = gan_lab.run._train
+
+    def leaving(trainer: Trainer, *arguments: Any) -> str:
+        state = conclude(trainer, *arguments)
+        parts = {name: part.state_dict() for name, part in trainer._parts().items()}
+        rank = launch.place().rank
+        torch.save({"iteration": trainer.iteration, "state": state, **parts}, folder / f"rank-{rank}.pt")
+        return state
+
+    gan_lab.run._train = leaving
+    try:
+        yield
+    finally:
+        gan_lab.run._train = conclude
+
+
+PROGRAMS = {program.__name__: program for program in (everything, stop, fail)}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    name, where, *rest = sys.argv[1:]
+    launch.prepare(rest)
+    status = PROGRAMS[name](Path(where), rest)
+    Path(where, f"status-{launch.place().rank}").write_text(str(status))
+    sys.exit(status)

@@ -1,0 +1,118 @@
+"""Who a process is among those of a launcher, and what is refused before they meet."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed
+
+from gan_lab import distributed, parts
+from gan_lab.config import compose, identity, resolved, run_id, split
+from gan_lab.errors import UserError
+from gan_lab.launch import Place, place
+from gan_lab.run import run
+
+VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Place(0, 1, 0)),
+        ({"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "SLURM_PROCID": "2"}, Place(3, 4, 1)),
+        ({"WORLD_SIZE": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "1"}, Place(2, 4, 1)),
+        ({"WORLD_SIZE": "1", "RANK": "0"}, Place(0, 1, 0)),  # torchrun with one process
+        ({"SLURM_PROCID": "2", "SLURM_LOCALID": "1"}, Place(0, 1, 0)),  # a Slurm job of plain runs
+    ],
+)
+def test_place(environment: dict[str, str], expected: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert place() == expected
+
+
+def config(*overrides: str) -> dict[str, Any]:
+    return resolved(compose(["experiment=tiny", *overrides]))
+
+
+@pytest.mark.parametrize("key", ["train.batch_size", "train.g_batch_size"])
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(key: str) -> None:
+    given = config("train.batch_size=12", "train.g_batch_size=12", f"{key}=10")
+    with pytest.raises(UserError, match=f"{key}=10 cannot be shared evenly by 4 ranks: take a multiple of 4"):
+        split(given, 4)
+    assert split(given, 2) == given
+
+
+def test_the_number_of_ranks_is_of_a_run_s_identity_where_it_changes_the_result() -> None:
+    """With synchronized batch norm, and without where there is one process, it is the same run."""
+    synchronized, apart = config(), config("train.sync_bn=false")
+    same = [split(synchronized, ranks) for ranks in (1, 2, 4)] + [split(apart, 1)]
+    assert {run_id(one) for one in same} == {run_id(synchronized)}
+    others = {run_id(split(apart, ranks)) for ranks in (2, 4)}
+    assert len(others) == 2
+    assert run_id(synchronized) not in others
+    assert identity(split(apart, 2))["train"]["bn_batches"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "here", "expected"),
+    [
+        ("auto", 0, "cpu"),
+        ("cpu", 4, "cpu"),
+        ("auto", 4, "cuda:1"),
+        ("cuda", 4, "cuda:1"),
+        ("cuda", 1, "rank 1 of this host has no GPU, of which there are 1"),
+        ("cuda:0", 4, "device=cuda:0 is one device for 2 ranks"),
+    ],
+)
+def test_each_rank_takes_its_host_s_gpu_of_its_number(
+    name: str, here: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(distributed, "_here", Place(3, 2, 1))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: here > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: here)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch, "empty", lambda *_, device: None)  # there is none to make it on
+    if not expected.startswith(("cpu", "cuda:")):
+        with pytest.raises(UserError, match=expected):
+            parts.pick_device(name)
+        return
+    assert parts.pick_device(name) == torch.device(expected)
+    assert taken == ([1] if "cuda" in expected else [])
+
+
+def test_ranks_that_cannot_meet_are_refused(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (*VARIABLES, "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run(compose(tiny)).exit_status == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: the 2 ranks of WORLD_SIZE cannot meet")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_single_process_calls_nothing_of_torch_distributed(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+
+    def watch(frame: Any, event: str, argument: Any) -> None:
+        if event == "call" and frame.f_globals.get("__name__", "").startswith("torch.distributed"):
+            called.append(f"{frame.f_globals['__name__']}.{frame.f_code.co_name}")
+
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    sys.setprofile(watch)
+    try:
+        assert run(compose([*tiny, "train.iterations=3", "arch.width=0.03125"])).exit_status == 0
+    finally:
+        sys.setprofile(None)
+    # Networks, parametrizations and optimizers ask whether their tensors are distributed ones.
+    assert not [name for name in called if "distributed_c10d" in name or "rendezvous" in name]

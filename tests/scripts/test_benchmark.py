@@ -1,0 +1,45 @@
+"""scripts/benchmark.py: what it prints and writes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_row_is_measured_written_compared_and_printed_again(tmp_path: Path) -> None:
+    out, old = tmp_path / "benchmark.json", tmp_path / "old.json"
+    other = {"name": "other", "value": 1.0, "unit": "s"}
+    out.write_text(json.dumps([other]))
+    old.write_text(json.dumps([{"name": "time/help", "value": 1e-3, "unit": "s"}]))
+    done = benchmark("time/h*", "--out", str(out), "--compare", str(old))
+    assert done.returncode == 0, done.stderr
+    kept, row = json.loads(out.read_text())
+    assert kept == other
+    assert row.keys() == {"name", "value", "unit"}
+    assert (row["name"], row["unit"]) == ("time/help", "s")
+    assert row["value"] > 0.01
+    assert "was 0.001 (+" in done.stdout
+
+    table = benchmark("--markdown", "--out", str(out)).stdout
+    assert table.splitlines()[2] == "| `other` | 1 | s |"
+    assert table.splitlines()[3].startswith("| `time/help` | ")
+
+
+def test_unknown_rows_and_files_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    for arguments, message in (
+        (["nonsense"], "no row is called nonsense"),
+        (["--markdown", "--out", str(tmp_path / "missing")], "is no file of benchmark rows"),
+        (["time/help", "--compare", str(tmp_path / "missing")], "is no file of benchmark rows"),
+    ):
+        done = benchmark(*arguments)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,143 @@
+"""Half precision and compiled passes: what stays exact under them, and what a step asks of the device."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gan_lab import parts
+from gan_lab.config import compose, resolved
+from gan_lab.run import run
+from gan_lab.tracking import Trackers
+from gan_lab.training import Trainer
+from gan_lab.training.forward import Execution, Forward
+
+CPU = torch.device("cpu")
+
+
+def built(overrides: list[str], folder: Path) -> Trainer:
+    config = resolved(compose(overrides))
+    make = parts.build_trainer(config, parts.load_images(config), CPU)
+    return make(
+        sink=Trackers([]),
+        evaluate=None,
+        samples=folder / "samples",
+        checkpoints=folder / "checkpoints",
+        record_length=lambda: 0,
+        stop_requested=lambda: None,
+    )
+
+
+# --- half precision
+
+
+def test_convolutions_are_in_half_precision_and_all_that_is_kept_is_not(
+    tiny: list[str], tmp_path: Path
+) -> None:
+    trainer = built([*tiny, "train.precision=bf16", "norm=bssn", "norm.gamma=per_layer"], tmp_path)
+    types: dict[str, set[torch.dtype]] = {"layers": set(), "sigmas": set()}
+    for module in [*trainer.generator.modules(), *trainer.discriminator.modules()]:
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            module.register_forward_hook(  # an audit's own passes are in eval mode
+                lambda layer, inputs, output: types["layers"].add(output.dtype) if layer.training else None
+            )
+        if hasattr(module, "power_iterate"):
+            module.register_forward_hook(lambda _, inputs, output: types["sigmas"].add(output.dtype))
+    values = trainer.iterate(1, measure=True, audit=True)
+    assert types == {"layers": {torch.bfloat16}, "sigmas": {torch.float32}}
+    kept = [*trainer.generator.state_dict().values(), *trainer.discriminator.state_dict().values()]
+    kept += [parameter.grad for parameter in trainer.discriminator.parameters() if parameter.grad is not None]
+    for optimizer in (trainer.g_optimizer, trainer.d_optimizer):
+        kept += [value for state in optimizer.state.values() for value in state.values()]
+    kept += [value for name, value in values.items() if name.startswith(("loss/", "score/", "sigma/"))]
+    assert {tensor.dtype for tensor in kept if tensor.is_floating_point()} == {torch.float32}
+
+
+@pytest.mark.parametrize("choice", ["norm=sn", "norm=strict_sn", "loss=wgan_gp"])
+def test_half_precision_changes_losses_and_gradients_by_its_rounding_only(
+    tiny: list[str], tmp_path: Path, choice: str
+) -> None:
+    trainers = [built([*tiny, choice, f"train.precision={kind}"], tmp_path) for kind in ("fp32", "bf16")]
+    full, half = (
+        {name: value.item() for name, value in trainer.iterate(1, measure=True).items()}
+        for trainer in trainers
+    )
+    assert full.keys() == half.keys()
+    for name, value in full.items():
+        is_of_the_weights = name.startswith(("sigma", "weight_var"))  # before the first update
+        assert half[name] == pytest.approx(value, rel=1e-6 if is_of_the_weights else 0.1, abs=2e-3), name
+    for ours, theirs in zip(*(trainer.discriminator.parameters() for trainer in trainers), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert (ours.grad - theirs.grad).norm() <= 0.3 * ours.grad.norm()
+    assert not torch.equal(*(trainer.discriminator.conv3.bias.grad for trainer in trainers))
+
+
+# --- compiled
+
+
+def test_a_penalty_is_differentiated_twice_beside_compiled_passes() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 1), nn.Flatten(0))
+    forward = Forward(network, CPU, Execution("fp32", compile=True))
+    images = torch.randn(2, 3, 2, 2, requires_grad=True)
+    (gradient,) = torch.autograd.grad(forward.uncompiled(images).sum(), images, create_graph=True)
+    gradient.square().sum().backward()
+    weight = network[1].weight
+    torch.testing.assert_close(weight.grad, 4 * weight.detach())  # ∇_w of 2‖w‖²
+
+
+def test_cuda_graphs_without_compilation_are_refused(
+    tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(compose([*tiny, "train.cuda_graphs=true"])).exit_status == 2
+    assert "set train.compile=true too" in capsys.readouterr().err
+
+
+# --- the host never waits
+
+
+class HostReads(TorchDispatchMode):
+    """Counts the operations by which a host waits for a device: reading a value, or how many there are."""
+
+    WAITS = ("_local_scalar_dense", "item", "nonzero", "equal", "is_nonzero", "unique", "masked_select")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.name().removeprefix("aten::").split(".")[0]
+        if name in self.WAITS:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        ["norm=none"],
+        ["norm=sn", "train.precision=bf16"],
+        ["norm=bssn", "norm.gamma=per_layer", "norm.target=both"],
+        ["norm=strict_sn", "loss=wgan_gp", "optimizer=adam_ndis5", "train.ema=0.9"],
+        ["norm=ssn", "penalty=r1", "loss=nonsaturating", "optimizer.decay=linear"],
+        ["arch=resnet", "arch.width=0.01", "norm=bsn"],
+    ],
+    ids=" ".join,
+)
+def test_no_step_reads_a_value_from_the_device(tiny: list[str], tmp_path: Path, choices: list[str]) -> None:
+    """Not even one that measures; the first, in which optimizers and caches are made, is not counted."""
+    trainer = built([*tiny, *choices], tmp_path)
+    trainer.iterate(1, measure=True)
+    with HostReads() as reads:
+        trainer.iterate(2)
+        trainer.iterate(3, measure=True)
+    assert reads.seen == []
+
+
+def test_a_value_that_is_read_is_counted() -> None:
+    with HostReads() as reads:
+        assert float(Tensor([2.0]).sum()) == 2
+    assert reads.seen == ["_local_scalar_dense"]
