@@ -1,9 +1,38 @@
 """The parametrization that divides a weight by its sigma."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from gan_lab.norms.sigma import SigmaEstimator
+
+
+class _Scaled(torch.autograd.Function):
+    """`weight · factor`, a scalar, whose gradient is one inner product.
+
+    Of `*` it would be the sum of an elementwise product, another tensor of the weight's size.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor, factor: Tensor) -> Tensor:
+        return weight * factor
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        weight, factor = ctx.saved_tensors
+        return gradient * factor, torch.dot(_flat(gradient), _flat(weight))
+
+
+def _flat(weight: Tensor) -> Tensor:
+    """All entries, in an order that copies no channels-last kernel."""
+    return weight.movedim(1, -1).flatten() if weight.ndim > 2 else weight.flatten()
 
 
 class SpectralNormalization(nn.Module):
@@ -37,7 +66,7 @@ class SpectralNormalization(nn.Module):
             if self.training and not self.is_frozen:
                 for _ in range(self.n_power_iterations):
                     self.estimator.power_iterate(weight)
-            return weight * (self.scale / self.estimator(weight))
+            return _Scaled.apply(weight, self.scale / self.estimator(weight))
 
     def right_inverse(self, effective: Tensor) -> Tensor:
         """What is stored when somebody assigns `layer.weight`: the value, to be normalized from then on."""

@@ -41,37 +41,40 @@ class SigmaEstimator(nn.Module):
 
 
 class _LargestSingularValue(SigmaEstimator):
-    """The norm of a linear map that the weight makes, by simultaneous power iteration on two vectors.
+    """The norm of a linear map A that the weight makes, by power iteration with a memory.
 
-    One vector alone stays with its own singular value for hundreds of updates after another one has overtaken
-    it, because its share in the new direction has faded away. The second vector is where the other one grows;
-    which combination of the two is stretched most is decided anew in each iteration (Rayleigh-Ritz).
+    Plain power iteration needs hundreds of updates to follow another singular value that has overtaken its
+    own, because the share of the new direction in its vector has faded away. Here an iteration takes the most
+    stretched combination (Rayleigh-Ritz) of two vectors, the power iterates of both, and the direction in
+    which the first one has last moved: the locally optimal block conjugate gradient method on AᵀA (Knyazev
+    2001, LOBPCG, without a preconditioner) with one direction. One iteration still is one application of the
+    adjoint and one of the map.
     """
 
-    u: Tensor  # [2, *output], orthonormal, the most stretched first
-    v: Tensor  # [2, *input]
+    u: Tensor  # [2, *output], unit vectors, the most stretched first
+    v: Tensor  # [3, *input], two orthonormal vectors, and the direction
 
     def _start(self, weight: Tensor, u: Tensor) -> None:
         """Start from random `u`, so that sigma is positive at once."""
         with torch.no_grad():
             apply, adjoint = self.maps(weight)
-            v = _orthonormal(adjoint(_orthonormal(u)))
-            self.register_buffer("v", v)
-            self.register_buffer("u", _orthonormal(apply(v)))
+            v = _unit(_orthonormal(_unit(adjoint(u))))
+            self.register_buffer("v", torch.cat([v, torch.zeros_like(v[:1])]))
+            self.register_buffer("u", _unit(apply(v)))
 
     def maps(self, weight: Tensor) -> tuple[Map, Map]:
-        """The map, `[2, *input] -> [2, *output]`, and its adjoint."""
+        """The map A, `[B, *input] -> [B, *output]`, and its adjoint."""
         raise NotImplementedError
 
     @torch.no_grad()
     def power_iterate(self, weight: Tensor) -> None:
         apply, adjoint = self.maps(weight)
-        v = _orthonormal(adjoint(self.u))
-        u = apply(v)
-        turn = _to_principal_axes(u)
-        # Unit vectors, whatever was rounded: then no estimate exceeds the norm.
-        self.v.copy_(_unit(_combined(turn, v)))
-        self.u.copy_(_unit(_combined(turn, u)))
+        basis = _orthonormal(torch.cat([self.v, _unit(adjoint(self.u))]))
+        images = apply(basis)
+        shares = _most_stretched(images)
+        direction = torch.cat([torch.zeros_like(shares[:1, :2]), shares[:1, 2:]], 1)
+        self.v.copy_(_unit(_combined(torch.cat([shares, direction]), basis)))
+        self.u.copy_(_unit(_combined(shares, images)))
 
 
 class _SigmaOfMatrix(_LargestSingularValue):
@@ -170,43 +173,64 @@ class SigmaOperator(_LargestSingularValue):
         return {"sigma_op": self(weight)}
 
 
-def _orthonormal(pair: Tensor) -> Tensor:
-    """Two vectors `[2, ...]` made orthonormal, the first one's direction kept (Gram-Schmidt)."""
-    (a, b), (_, c) = _products(pair)
-    smallest = torch.finfo(pair.dtype).tiny
-    along = b / a.clamp_min(smallest)
-    # What is left of the second without the first; of parallel ones, rounding errors, which stay small.
-    rest = (c - along * b).clamp_min(torch.finfo(pair.dtype).eps * c).clamp_min(smallest).rsqrt()
-    first = a.clamp_min(smallest).rsqrt()
-    return _combined(torch.stack([first, torch.zeros_like(a), -along * rest, rest]).view(2, 2), pair)
+def _orthonormal(vectors: Tensor) -> Tensor:
+    """Unit vectors `[B, ...]` made orthonormal, the first one kept (Gram-Schmidt by a Cholesky factor).
+
+    What hardly differs from those before it becomes short, and not a direction made of rounding errors.
+    """
+    products, identity = _products(vectors), _identity(len(vectors), vectors)
+    rounding = 100 * torch.finfo(products.dtype).eps
+    lower, _ = torch.linalg.cholesky_ex(products + rounding * identity)
+    return _combined(torch.linalg.solve_triangular(lower, identity, upper=False), vectors)
 
 
-def _to_principal_axes(pair: Tensor) -> Tensor:
-    """The rotation `[2, 2]` after which two vectors `[2, ...]` are orthogonal, the longer one first."""
-    (a, b), (_, c) = _products(pair)
-    angle = torch.atan2(2 * b, a - c) / 2
-    cos, sin = angle.cos(), angle.sin()
-    return torch.stack([cos, sin, -sin, cos]).view(2, 2)
+def _most_stretched(images: Tensor) -> Tensor:
+    """Of an orthonormal basis with images `[B, ...]`, the two combinations `[2, B]` with the longest ones."""
+    products = _products(images)
+    first = _principal_axis(products)
+    return torch.stack([first, _principal_axis(torch.addr(products, products @ first, first, alpha=-1))])
 
 
-def _products(pair: Tensor) -> Tensor:
-    """The inner products `[2, 2]` of two vectors `[2, ...]`."""
-    rows = _rows(pair)
-    return rows @ rows.t()
+def _principal_axis(matrix: Tensor) -> Tensor:
+    """The unit eigenvector `[B]` of the largest eigenvalue of a positive semidefinite matrix; of 0 it is 0.
+
+    By a high power, because an eigenvalue routine lets the host wait for a GPU, and refuses NaN. Where that
+    does not tell two eigenvalues apart, a combination of their vectors does as well.
+    """
+    tiny = torch.finfo(matrix.dtype).tiny
+    power = torch.linalg.matrix_power(matrix / matrix.abs().amax().clamp_min(tiny), 32)
+    largest, index = power.diagonal().max(0)
+    axis = power.index_select(1, index.view(1)).view(-1) / largest.clamp_min(tiny)
+    return axis / torch.linalg.vector_norm(axis).clamp_min(tiny)
 
 
-def _combined(coefficients: Tensor, pair: Tensor) -> Tensor:
-    """Two linear combinations, with coefficients `[2, 2]`, of two vectors `[2, ...]`."""
-    rows = coefficients @ _rows(pair)
-    return rows.view(pair.movedim(1, -1).shape).movedim(-1, 1)
+def _identity(size: int, like: Tensor) -> Tensor:
+    """In single precision at least."""
+    return torch.eye(size, dtype=_at_least_single(like.dtype), device=like.device)
 
 
-def _rows(pair: Tensor) -> Tensor:
-    """`[2, C, ...]` as `[2, elements]`, in an order that copies no channels-last tensor."""
-    return pair.movedim(1, -1).flatten(1)
+def _at_least_single(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _products(vectors: Tensor) -> Tensor:
+    """The inner products `[B, B]` of `[B, ...]`, in single precision at least."""
+    rows = _rows(vectors)
+    return (rows @ rows.t()).to(_at_least_single(rows.dtype))
+
+
+def _combined(coefficients: Tensor, vectors: Tensor) -> Tensor:
+    """Linear combinations `[C, ...]`, with coefficients `[C, B]`, of `[B, ...]`."""
+    rows = coefficients.to(vectors.dtype) @ _rows(vectors)
+    return rows.view(-1, *vectors.movedim(1, -1).shape[1:]).movedim(-1, 1)
+
+
+def _rows(vectors: Tensor) -> Tensor:
+    """`[B, C, ...]` as `[B, elements]`, in an order that copies no channels-last tensor."""
+    return vectors.movedim(1, -1).flatten(1)
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    """Each of `[B, ...]` over its length."""
+    """Each of `[B, ...]` over its length; what is too short to be squared stays short."""
     length = torch.linalg.vector_norm(vectors, dim=tuple(range(1, vectors.ndim)), keepdim=True)
-    return vectors / length.clamp_min(torch.finfo(vectors.dtype).tiny)
+    return vectors / length.clamp_min(torch.finfo(vectors.dtype).tiny ** 0.5)
