@@ -30,7 +30,7 @@ from gan_lab.training.samples import generate, write_grid
 
 log = logging.getLogger(__name__)
 
-GRID = 100  # samples in a grid, 10×10
+GRID, ROW = 100, 10  # samples in a grid, 10×10
 
 
 class Loss(Protocol):
@@ -143,7 +143,7 @@ class Trainer:
         clock = Clock(
             self.device, self.iteration, images_per_iteration=schedule.n_dis * self.batches.batch_size
         )
-        watch, sound = Watch(schedule.max_score, self.device), self._snapshot()
+        watch, sound = Watch(schedule.max_score, self.device), self._to_go_back_to()
         if self._unrecorded is not None:  # stopped within an iteration's record
             self._record(self.iteration, self._unrecorded)
         while self.iteration < schedule.iterations:
@@ -161,7 +161,8 @@ class Trainer:
                 continue
             with clock.paused():
                 if watch.is_fine(self.generator, self.discriminator):
-                    sound = self._snapshot()
+                    sound.clear()  # two of them would be the most that memory ever holds
+                    sound = self._to_go_back_to()
                 elif schedule.stop_on_divergence:
                     raise self._diverged(sound)
                 elif self.bad_since is None:
@@ -215,6 +216,10 @@ class Trainer:
         if signal := self.stop_requested():
             raise Interrupted(f"stopped by {signal} in the metrics of iteration {self.iteration}")
         return self.generate(start, stop)
+
+    def _to_go_back_to(self) -> dict[str, Any]:
+        """A sound state, where divergence ends the training."""
+        return self._snapshot() if self.schedule.stop_on_divergence else {}
 
     def _snapshot(self) -> dict[str, Any]:
         """A copy of the training state."""
@@ -329,8 +334,9 @@ class Trainer:
 
     def write_samples(self) -> Path:
         """Write the grid from the fixed latents; returns its path."""
-        images = self.generate(0, GRID, purpose="samples")
-        return write_grid(self.samples / f"{self.iteration:08d}.png", images)
+        # Row by row: all at once would need more memory than a training step.
+        rows = [self.generate(start, start + ROW, purpose="samples") for start in range(0, GRID, ROW)]
+        return write_grid(self.samples / f"{self.iteration:08d}.png", torch.cat(rows))
 
     def _latents(self, iteration: int, step: int, count: int) -> Tensor:
         """This rank's share of the latents of one update, `[count, latent_dim]` from N(0, 1)."""
