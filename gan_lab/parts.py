@@ -79,6 +79,8 @@ def execution_summary(config: dict[str, Any], device: torch.device) -> str:
     where = f"{torch.get_num_threads()} threads"
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
+    if distributed.count() > 1:
+        where = f"{distributed.count()} ranks, {where} each"
     tf32 = " (TF32 convolutions)" if device.type == "cuda" and train["tf32"] else ""
     choices = {
         f"{train['precision']}{tf32}": True,

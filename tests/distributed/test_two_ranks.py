@@ -215,6 +215,7 @@ def test_two_runs_of_two_ranks_have_the_same_bits(
     answer = torchrun(train_py, *judged_run(data, tmp_path))
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.count("finished after iteration") == 1
+    assert "cpu (2 ranks, " in answer.stdout
     whole = directory(judged_run(data, runs.two))
     assert recorded(again) == recorded(whole)
     names = [path.name for path in (whole / "samples").iterdir()]

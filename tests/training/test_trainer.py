@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -202,8 +203,19 @@ def test_weights_and_losses_are_those_of_a_plain_loop(tmp_path: Path, optimizer:
     assert [{name: row[name] for name in rows[0]} for row in sink.rows] == rows
 
 
+def principal_axes(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The 32nd power's largest column, and that of what is left without it."""
+
+    def axis(matrix: Tensor) -> Tensor:
+        power = torch.linalg.matrix_power(matrix.double() / matrix.abs().max(), 32)
+        return F.normalize(power[:, power.diagonal().argmax()], dim=0).float()
+
+    first = axis(matrix)
+    return first, axis(matrix - torch.outer(matrix @ first, first))
+
+
 def test_spectral_normalization_is_that_of_a_plain_loop(tmp_path: Path) -> None:
-    """One iteration on two vectors for each update of D, from where the last one ended, and none for G's."""
+    """One iteration for each update of D, from where the last one ended, and none for G's."""
     ours = toys(norms.SigmaOut)
     generator, discriminator = toys()
     layers = {"0": discriminator[0], "3": discriminator[3]}
@@ -212,16 +224,20 @@ def test_spectral_normalization_is_that_of_a_plain_loop(tmp_path: Path) -> None:
     for name, layer in layers.items():
         layer.weight.data, layer.bias.data = begin[f"{name}.{norm}.original"], begin[f"{name}.bias"]
     u = {name: begin[f"{name}.{norm}.0.estimator.u"].flatten(1).t() for name in layers}
-    v: dict[str, Tensor] = {}
+    v = {name: begin[f"{name}.{norm}.0.estimator.v"].flatten(1).t() for name in layers}
 
     def effective(moves: bool) -> dict[str, Tensor]:
         replaced = {}
         for name, layer in layers.items():
-            matrix = layer.weight.flatten(1)
+            matrix = layer.weight.movedim(1, -1).flatten(1)
             if moves:
-                basis, _ = torch.linalg.qr(matrix.detach().T @ u[name])
-                u[name], _, turn = torch.linalg.svd(matrix.detach() @ basis, full_matrices=False)
-                v[name] = basis @ turn.T
+                vectors = torch.cat([v[name], matrix.detach().T @ u[name]], 1)
+                basis, _ = torch.linalg.qr(vectors[:, vectors.norm(dim=0) > 0])  # no direction at first
+                images = matrix.detach() @ basis
+                axes = torch.stack(principal_axes(images.T @ images))
+                direction = torch.cat([torch.zeros(2), axes[0, 2:]])
+                v[name] = F.normalize(basis @ torch.cat([axes, direction[None]]).T, dim=0)
+                u[name] = F.normalize(images @ axes.T, dim=0)
             replaced[f"{name}.weight"] = 1.5 * layer.weight / (u[name][:, 0] @ matrix @ v[name][:, 0])
         return replaced
 
@@ -230,12 +246,12 @@ def test_spectral_normalization_is_that_of_a_plain_loop(tmp_path: Path) -> None:
     end = ours[1].state_dict()
     for name, layer in layers.items():
         reached = end[f"{name}.{norm}.original"]
-        torch.testing.assert_close(reached, layer.weight.detach(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(reached, layer.weight.detach(), rtol=1e-3, atol=2e-5)
         overlap = end[f"{name}.{norm}.0.estimator.u"][0].flatten() @ u[name][:, 0]  # the sign is free
         torch.testing.assert_close(overlap.abs(), torch.ones(()), rtol=1e-4, atol=1e-6)
     assert not torch.allclose(end[f"0.{norm}.0.estimator.u"], begin[f"0.{norm}.0.estimator.u"])
     for reached, expected_weight in zip(ours[0].parameters(), generator.parameters(), strict=True):
-        torch.testing.assert_close(reached, expected_weight, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(reached, expected_weight, rtol=1e-3, atol=2e-5)
 
 
 # --- what each step touches
