@@ -86,7 +86,7 @@ MOMENTS: dict[str, tuple[Any, str, int, int]] = {
     "a discriminator update": (Trainer, "discriminator_step", 4, 4),
     "between two logged iterations": (Trainer, "generator_step", 7, 7),
     "the beginning of an evaluation": (Evaluator, "evaluate", 1, 8),
-    "the second batch of an evaluation": (Trainer, "generate", 3, 8),  # one was of a sample grid
+    "the second batch of an evaluation": (Trainer, "_generate_unless_stopped", 2, 8),
     "the last evaluation": (Evaluator, "evaluate", 2, 12),
     "a sample grid": (samples, "make_grid", 2, 10),
     "the writing of a checkpoint": (checkpoint, "replacing", 2, 7),
@@ -147,7 +147,7 @@ def test_further_signals_do_not_hurry_a_run_that_is_stopping(
     ("owner", "name", "call"),
     [
         (Trainer, "discriminator_step", 4),
-        (Trainer, "generate", 3),
+        (Trainer, "_generate_unless_stopped", 2),
         (trainer, "write_grid", 2),
         (checkpoint, "replacing", 2),
         (checkpoint, "_digest", 2),
