@@ -57,3 +57,8 @@ def fans(layer: nn.Module) -> tuple[int, int]:
     """(fan-in, fan-out) of a linear or convolution layer; see `KernelLayout.fans`."""
     assert isinstance(layer.weight, Tensor)
     return KernelLayout.of(layer).fans(layer.weight)
+
+
+def as_rows(tensors: Tensor) -> Tensor:
+    """`[B, C, ...]` as `[B, elements]`, in an order that copies no channels-last tensor."""
+    return tensors.movedim(1, -1).flatten(1)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gan_lab.kernels import as_rows
 from gan_lab.norms.sigma import SigmaEstimator
 
 
@@ -27,12 +28,7 @@ class _Scaled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         weight, factor = ctx.saved_tensors
-        return gradient * factor, torch.dot(_flat(gradient), _flat(weight))
-
-
-def _flat(weight: Tensor) -> Tensor:
-    """All entries, in an order that copies no channels-last kernel."""
-    return weight.movedim(1, -1).flatten() if weight.ndim > 2 else weight.flatten()
+        return gradient * factor, torch.dot(as_rows(gradient).flatten(), as_rows(weight).flatten())
 
 
 class SpectralNormalization(nn.Module):

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gan_lab.kernels import KernelLayout
+from gan_lab.kernels import KernelLayout, as_rows
 from gan_lab.norms.operator import LayerOperator
 
 Map = Callable[[Tensor], Tensor]
@@ -178,7 +178,8 @@ def _orthonormal(vectors: Tensor) -> Tensor:
 
     What hardly differs from those before it becomes short, and not a direction made of rounding errors.
     """
-    products, identity = _products(vectors), _identity(len(vectors), vectors)
+    products = _products(vectors)
+    identity = torch.eye(len(products), dtype=products.dtype, device=products.device)
     rounding = 100 * torch.finfo(products.dtype).eps
     lower, _ = torch.linalg.cholesky_ex(products + rounding * identity)
     return _combined(torch.linalg.solve_triangular(lower, identity, upper=False), vectors)
@@ -204,30 +205,16 @@ def _principal_axis(matrix: Tensor) -> Tensor:
     return axis / torch.linalg.vector_norm(axis).clamp_min(tiny)
 
 
-def _identity(size: int, like: Tensor) -> Tensor:
-    """In single precision at least."""
-    return torch.eye(size, dtype=_at_least_single(like.dtype), device=like.device)
-
-
-def _at_least_single(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
-
-
 def _products(vectors: Tensor) -> Tensor:
     """The inner products `[B, B]` of `[B, ...]`, in single precision at least."""
-    rows = _rows(vectors)
-    return (rows @ rows.t()).to(_at_least_single(rows.dtype))
+    matrix = as_rows(vectors)
+    return (matrix @ matrix.t()).to(torch.promote_types(matrix.dtype, torch.float32))
 
 
 def _combined(coefficients: Tensor, vectors: Tensor) -> Tensor:
     """Linear combinations `[C, ...]`, with coefficients `[C, B]`, of `[B, ...]`."""
-    rows = coefficients.to(vectors.dtype) @ _rows(vectors)
-    return rows.view(-1, *vectors.movedim(1, -1).shape[1:]).movedim(-1, 1)
-
-
-def _rows(vectors: Tensor) -> Tensor:
-    """`[B, C, ...]` as `[B, elements]`, in an order that copies no channels-last tensor."""
-    return vectors.movedim(1, -1).flatten(1)
+    combined = coefficients.to(vectors.dtype) @ as_rows(vectors)
+    return combined.view(-1, *vectors.movedim(1, -1).shape[1:]).movedim(-1, 1)
 
 
 def _unit(vectors: Tensor) -> Tensor:
