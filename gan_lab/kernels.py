@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -39,6 +40,16 @@ class KernelLayout:
         """
         blocks = weight.reshape(self.groups, -1, weight.shape[1], math.prod(weight.shape[2:]))
         return blocks.transpose(1, 2) if self.transposed else blocks
+
+    def block_shape(self, shape: torch.Size) -> tuple[int, int, int, int]:
+        """The shape of `blocks` of a weight of this shape."""
+        groups, first, second = self.groups, shape[0] // self.groups, shape[1]
+        c_out, c_in = (second, first) if self.transposed else (first, second)
+        return groups, c_out, c_in, math.prod(shape[2:])
+
+    def weight(self, blocks: Tensor, shape: torch.Size) -> Tensor:
+        """The inverse of `blocks`, a weight of this shape."""
+        return (blocks.transpose(1, 2) if self.transposed else blocks).reshape(shape)
 
     def kernel(self, weight: Tensor) -> Tensor:
         """The weight as `[c_out, c_in / groups, k]`: the blocks below each other."""

@@ -5,7 +5,15 @@ An estimator (`SigmaOut`, `SigmaIn`, `SigmaBidirectional`, `SigmaOperator`) says
 multiplies.
 """
 
-from gan_lab.norms.apply import frozen, normalize, normalized_layers, remove, sigmas, trained_weight
+from gan_lab.norms.apply import (
+    evaluated,
+    frozen,
+    normalize,
+    normalized_layers,
+    remove,
+    sigmas,
+    trained_weight,
+)
 from gan_lab.norms.parametrization import SpectralNormalization
 from gan_lab.norms.sigma import SigmaBidirectional, SigmaEstimator, SigmaIn, SigmaOperator, SigmaOut
 
@@ -16,6 +24,7 @@ __all__ = [
     "SigmaOperator",
     "SigmaOut",
     "SpectralNormalization",
+    "evaluated",
     "frozen",
     "normalize",
     "normalized_layers",

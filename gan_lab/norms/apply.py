@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from gan_lab.kernels import weighted_layers
-from gan_lab.norms.parametrization import SpectralNormalization
+from gan_lab.norms.parametrization import SpectralNormalization, evaluate
 from gan_lab.norms.pickling import attach
 from gan_lab.norms.sigma import SigmaEstimator
 
@@ -232,9 +232,37 @@ def sigmas(network: nn.Module, prefix: str = "") -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def frozen(*networks: nn.Module) -> Iterator[None]:
+def evaluated(network: nn.Module, moving: bool = True) -> Iterator[None]:
+    """All effective weights of `network` are made now, once and together, and stand for the block.
+
+    They are the weights that its layers make one by one inside `torch.nn.utils.parametrize.cached()`, at less
+    cost. In training mode, and if `moving`, the power iterations of an update are taken now; nothing moves
+    inside. The gradient with respect to the weights can be taken once.
+    """
+    layers = [(norm, trained_weight(layer)) for _, layer, norm in normalized_layers(network)]
+    together = [(norm, weight) for norm, weight in layers if norm.estimator.singular_values()]
+    with contextlib.ExitStack() as stack:
+        if not moving:
+            stack.enter_context(_frozen([norm for norm, _ in layers]))
+        for norm, weight in layers:
+            if not norm.estimator.singular_values():
+                for _ in range(norm.steps):
+                    norm.estimator.power_iterate(weight)
+        if together:
+            for (norm, _), weight in zip(together, evaluate(*zip(*together, strict=True)), strict=True):
+                stack.callback(setattr, norm, "effective", None)
+                norm.effective = weight
+        stack.enter_context(_frozen([norm for norm, _ in layers]))
+        yield
+
+
+def frozen(*networks: nn.Module) -> contextlib.AbstractContextManager[None]:
     """No power iteration inside the block: for passes that do not update these networks."""
-    norms = [norm for network in networks for _, _, norm in normalized_layers(network)]
+    return _frozen([norm for network in networks for _, _, norm in normalized_layers(network)])
+
+
+@contextlib.contextmanager
+def _frozen(norms: Sequence[SpectralNormalization]) -> Iterator[None]:
     before = [norm.is_frozen for norm in norms]
     for norm in norms:
         norm.is_frozen = True

@@ -89,6 +89,21 @@ class LayerOperator:
         shape = (y.shape[0], *self.input_shape[1:])
         return _CONVOLVE_ADJOINT[y.ndim - 2](shape, weight, y, **self.options)
 
+    @full_precision()
+    def slope(self, weight_shape: torch.Size, x: Tensor, y: Tensor) -> Tensor:
+        """`∂⟨apply(weight, x), y⟩/∂weight`, of that shape, in which it is linear."""
+        if not self.options:
+            return y.t() @ x
+        options = {"output_padding": [0] * (x.ndim - 2), **self.options}
+        names = ("stride", "padding", "dilation", "transposed", "output_padding", "groups")
+        options["transposed"] = self.transposed
+        weight = x.new_empty(1).expand(weight_shape)  # only its shape is read
+        arguments = [options[name] for name in names]
+        _, slope, _ = torch.ops.aten.convolution_backward(
+            y, x, weight, None, *arguments, [False, True, False]
+        )
+        return slope
+
 
 def _symmetric_padding(layer: Any) -> tuple[int, ...]:
     """The zeros added on each side, by spatial axis."""

@@ -1,34 +1,15 @@
-"""The parametrization that divides a weight by its sigma."""
+"""The parametrization that divides a weight by its sigma: of one layer, or of many layers at once."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from gan_lab.kernels import as_rows
-from gan_lab.norms.sigma import SigmaEstimator
-
-
-class _Scaled(torch.autograd.Function):
-    """`weight · factor`, a scalar, whose gradient is one inner product.
-
-    Of `*` it would be the sum of an elementwise product, another tensor of the weight's size.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(weight: Tensor, factor: Tensor) -> Tensor:
-        return weight * factor
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        weight, factor = ctx.saved_tensors
-        return gradient * factor, torch.dot(as_rows(gradient).flatten(), as_rows(weight).flatten())
+from gan_lab.norms.power_iteration import power_iterate
+from gan_lab.norms.sigma import LargestSingularValue, SigmaEstimator
 
 
 class SpectralNormalization(nn.Module):
@@ -41,6 +22,8 @@ class SpectralNormalization(nn.Module):
     the vectors moved, once for any number of passes. Sigma is computed in the weight's own precision, also
     under autocast.
     """
+
+    effective: Tensor | None = None  # the weight inside `evaluated`
 
     def __init__(
         self, estimator: SigmaEstimator, scale: float | nn.Parameter = 1.0, n_power_iterations: int = 1
@@ -56,14 +39,97 @@ class SpectralNormalization(nn.Module):
         """The scale as it stands, also where it is learned."""
         return self.scale.item() if isinstance(self.scale, Tensor) else self.scale
 
+    @property
+    def steps(self) -> int:
+        """How many power iterations the next evaluation takes."""
+        return self.n_power_iterations if self.training and not self.is_frozen else 0
+
     def forward(self, weight: Tensor) -> Tensor:
         """The effective weight, of the shape of `weight`."""
+        if self.effective is not None:
+            return self.effective
         with torch.autocast(weight.device.type, enabled=False):
-            if self.training and not self.is_frozen:
-                for _ in range(self.n_power_iterations):
-                    self.estimator.power_iterate(weight)
-            return _Scaled.apply(weight, self.scale / self.estimator(weight))
+            for _ in range(self.steps):
+                self.estimator.power_iterate(weight)
+            return weight * (self.scale / self.estimator(weight))
 
     def right_inverse(self, effective: Tensor) -> Tensor:
         """What is stored when somebody assigns `layer.weight`: the value, to be normalized from then on."""
         return effective
+
+
+def evaluate(norms: Sequence[SpectralNormalization], weights: Sequence[Tensor]) -> list[Tensor]:
+    """The effective weights of many layers, as each norm alone makes them, in few operations.
+
+    Of norms whose sigma is a mean of singular values, with all weights on one device. The gradient with
+    respect to the weights can be taken once.
+    """
+    parts = [norm.estimator.singular_values() for norm in norms]
+    with torch.autocast(weights[0].device.type, enabled=False):
+        with torch.no_grad():
+            found = _singular_values(norms, weights)
+            sigmas = [sum(found[value] for value in values) / len(values) for values in parts]
+        factors = [norm.scale / sigma for norm, sigma in zip(norms, sigmas, strict=True)]
+        pairs = [
+            [(value, *value.pair()) for value in values] if weight.requires_grad else []
+            for values, weight in zip(parts, weights, strict=True)
+        ]
+        terms = list(zip(sigmas, pairs, strict=True))
+        return list(_Scaled.apply(terms, *factors, *weights))
+
+
+def _singular_values(
+    norms: Sequence[SpectralNormalization], weights: Sequence[Tensor]
+) -> dict[LargestSingularValue, Tensor]:
+    """Sigma of each part of each estimator, after the power iterations that are due."""
+    parts = [
+        (value, weight, norm.steps)
+        for norm, weight in zip(norms, weights, strict=True)
+        for value in norm.estimator.singular_values()
+    ]
+    found = {value: value.stretch(weight) for value, weight, steps in parts if not steps}
+    for step in range(max(steps for _, _, steps in parts)):
+        due = [(value, weight) for value, weight, steps in parts if step < steps]
+        found |= zip((value for value, _ in due), power_iterate(due), strict=True)
+    return found
+
+
+class _Scaled(torch.autograd.Function):
+    """`f·W` of many layers, with the scalars `f = s/σ(W)`.
+
+    With G the gradient with respect to `f·W`, that with respect to W is `f·(G − ⟨G, W⟩/σ · ∂σ/∂W)`; to f,
+    which stands for s here, it is `⟨G, W⟩`.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        terms: list[tuple[Tensor, list[tuple[LargestSingularValue, Tensor, Tensor]]]],
+        *factors_and_weights: Tensor,
+    ) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.terms = terms
+        ctx.save_for_backward(*factors_and_weights)
+        count = len(terms)
+        factors, weights = factors_and_weights[:count], factors_and_weights[count:]
+        return tuple(weight * factor for factor, weight in zip(factors, weights, strict=True))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        count = len(gradients)
+        factors, weights = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        of_factors: list[Tensor | None] = [None] * count
+        of_weights: list[Tensor | None] = [None] * count
+        for number, (gradient, (sigma, pairs)) in enumerate(zip(gradients, ctx.terms, strict=True)):
+            if gradient is None:
+                continue
+            factor, weight = factors[number], weights[number]
+            product = torch.dot(as_rows(gradient).flatten(), as_rows(weight).flatten())
+            of_factors[number] = product
+            if pairs:
+                of_weights[number] = of_weight = gradient * factor
+                share = product * factor / (sigma * len(pairs))
+                for value, u, v in pairs:
+                    of_weight -= value.slope(share * u, v)
+        return None, *of_factors, *of_weights

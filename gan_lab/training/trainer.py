@@ -263,7 +263,7 @@ class Trainer:
         real.requires_grad_(measure)
         fake.requires_grad_(measure)
         patches = PatchNorms(self.discriminator if audit else None)
-        with parametrize.cached():  # one normalization for all passes
+        with norms.evaluated(self.discriminator), parametrize.cached():  # one normalization for all passes
             with patches:
                 real_scores, fake_scores = self._score(real), self._score(fake)
             penalty = self._penalty(real, fake, iteration, step)
@@ -307,7 +307,11 @@ class Trainer:
         """One generator update; the discriminator's weights get no gradient, its norms do not move."""
         for parameter in self._discriminator_parameters:
             parameter.requires_grad_(False)
-        with norms.frozen(self.discriminator), parametrize.cached():
+        with (
+            norms.evaluated(self.discriminator, moving=False),
+            norms.evaluated(self.generator),
+            parametrize.cached(),
+        ):
             latents = self._latents(iteration, self.schedule.n_dis, self.g_batch_size)
             scores = self._score(self._make_images(latents))
         for parameter in self._discriminator_parameters:

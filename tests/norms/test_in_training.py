@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gan_lab import norms, parts, run
 from gan_lab.config import compose, resolved, run_directory
-from gan_lab.norms import SigmaOperator, SigmaOut
+from gan_lab.norms import SigmaOperator, SigmaOut, parametrization, power_iteration, sigma
 
 Recorded = Callable[[Path], list[dict[str, float]]]
 
@@ -59,11 +59,11 @@ def test_vectors_move_once_in_each_update_of_their_network(
     """Not for the second of two passes, the other network's updates, probes, audits, or samples."""
     steps: Counter[int] = Counter()
     kinds: dict[int, str] = {}
-    iterate = SigmaOut.power_iterate
+    iterate = power_iteration.power_iterate
 
-    def counted(self: SigmaOut, weight: Tensor) -> None:
-        steps[id(self)] += 1
-        iterate(self, weight)
+    def counted(maps: Sequence[tuple[SigmaOut, Tensor]]) -> list[Tensor]:
+        steps.update(id(value) for value, _ in maps)
+        return iterate(maps)
 
     build = parts.build_networks
 
@@ -75,7 +75,8 @@ def test_vectors_move_once_in_each_update_of_their_network(
         steps.clear()  # of the warm-up
         return networks
 
-    monkeypatch.setattr(SigmaOut, "power_iterate", counted)
+    for module in (parametrization, sigma):
+        monkeypatch.setattr(module, "power_iterate", counted)
     monkeypatch.setattr(parts, "build_networks", remembered)
     iterations = 5
     overrides = ["norm=sn", f"norm.target={target}", f"optimizer.n_dis={n_dis}", "train.sample_every=2"]
