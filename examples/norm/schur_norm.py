@@ -18,9 +18,6 @@ class SchurBound(SigmaEstimator):
         super().__init__()
         self.layout = KernelLayout.of(layer)
 
-    def power_iterate(self, weight: Tensor) -> None:
-        """There are no singular vectors to improve."""
-
     def forward(self, weight: Tensor) -> Tensor:
         return torch.sqrt(self._row_sum(weight) * self._column_sum(weight))
 

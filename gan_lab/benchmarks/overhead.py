@@ -80,12 +80,12 @@ def bare_steps(trainer: Trainer, iterations: int) -> None:
     for _ in range(iterations):
         with torch.no_grad():
             fake = generator(latents)
-        with parametrize.cached():
+        with norms.evaluated(discriminator), parametrize.cached():
             real_scores, fake_scores = discriminator(images), discriminator(fake)
         _update(trainer.d_optimizer, sum(trainer.loss.discriminator(real_scores, fake_scores)))
         for parameter in parameters:
             parameter.requires_grad_(False)
-        with norms.frozen(discriminator), parametrize.cached():
+        with norms.evaluated(discriminator, moving=False), parametrize.cached():
             scores = discriminator(generator(latents))
         for parameter in parameters:
             parameter.requires_grad_(True)
