@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from gan_lab.archs.common import batch_norm, channels
+from gan_lab.archs.common import ConvTranspose2d, batch_norm, channels
 
 IMAGE_SIZES = (32, 48, 64)
 
@@ -29,16 +29,16 @@ class Generator(nn.Sequential):
                 reshape=nn.Unflatten(1, (c512, m, m)),
                 bn0=batch_norm(c512),
                 relu0=nn.ReLU(inplace=True),
-                deconv1=nn.ConvTranspose2d(c512, c256, 4, stride=2, padding=1),
+                deconv1=ConvTranspose2d(c512, c256, 4, stride=2, padding=1),
                 bn1=batch_norm(c256),
                 relu1=nn.ReLU(inplace=True),
-                deconv2=nn.ConvTranspose2d(c256, c128, 4, stride=2, padding=1),
+                deconv2=ConvTranspose2d(c256, c128, 4, stride=2, padding=1),
                 bn2=batch_norm(c128),
                 relu2=nn.ReLU(inplace=True),
-                deconv3=nn.ConvTranspose2d(c128, c64, 4, stride=2, padding=1),
+                deconv3=ConvTranspose2d(c128, c64, 4, stride=2, padding=1),
                 bn3=batch_norm(c64),
                 relu3=nn.ReLU(inplace=True),
-                deconv4=nn.ConvTranspose2d(c64, 3, 3, stride=1, padding=1),
+                deconv4=ConvTranspose2d(c64, 3, 3, stride=1, padding=1),
                 tanh=nn.Tanh(),
             )
         )

@@ -82,7 +82,7 @@ class UpBlock(nn.Module):
         residual = self.conv1(self.up(self.relu1(self.bn1(x))))
         residual = self.conv2(self.relu2(self.bn2(residual)))
         # A 1×1 convolution commutes with repeating pixels: before it, it costs a quarter.
-        return residual + self.up(self.shortcut(x))
+        return residual.add_(self.up(self.shortcut(x)))
 
     def chains(self) -> Sequence[Sequence[nn.Module]]:
         """The parallel chains of modules whose sum the block computes, for Lipschitz bounds."""
@@ -109,7 +109,7 @@ class DownBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         residual = self.pool(self.conv2(self.relu2(self.conv1(self.relu1(x)))))
         # A 1×1 convolution commutes with averaging pixels: after it, it costs a quarter.
-        return residual + self.shortcut(self.pool(x))
+        return residual.add_(self.shortcut(self.pool(x)))
 
     def chains(self) -> Sequence[Sequence[nn.Module]]:
         """The parallel chains of modules whose sum the block computes, for Lipschitz bounds."""
