@@ -240,18 +240,20 @@ def evaluated(network: nn.Module, moving: bool = True) -> Iterator[None]:
     inside. The gradient with respect to the weights can be taken once.
     """
     layers = [(norm, trained_weight(layer)) for _, layer, norm in normalized_layers(network)]
-    together = [(norm, weight) for norm, weight in layers if norm.estimator.singular_values()]
+    together: dict[tuple[torch.device, torch.dtype], list[tuple[SpectralNormalization, Tensor]]] = {}
     with contextlib.ExitStack() as stack:
         if not moving:
             stack.enter_context(_frozen([norm for norm, _ in layers]))
         for norm, weight in layers:
-            if not norm.estimator.singular_values():
-                for _ in range(norm.steps):
-                    norm.estimator.power_iterate(weight)
-        if together:
-            for (norm, _), weight in zip(together, evaluate(*zip(*together, strict=True)), strict=True):
+            if norm.estimator.singular_values():
+                together.setdefault((weight.device, weight.dtype), []).append((norm, weight))
+                continue
+            for _ in range(norm.steps):
+                norm.estimator.power_iterate(weight)
+        for several in together.values():
+            for (norm, _), effective in zip(several, evaluate(*zip(*several, strict=True)), strict=True):
                 stack.callback(setattr, norm, "effective", None)
-                norm.effective = weight
+                norm.effective = effective
         stack.enter_context(_frozen([norm for norm, _ in layers]))
         yield
 

@@ -61,8 +61,8 @@ class SpectralNormalization(nn.Module):
 def evaluate(norms: Sequence[SpectralNormalization], weights: Sequence[Tensor]) -> list[Tensor]:
     """The effective weights of many layers, as each norm alone makes them, in few operations.
 
-    Of norms whose sigma is a mean of singular values, with all weights on one device. The gradient with
-    respect to the weights can be taken once.
+    Of norms whose sigma is a mean of singular values, and weights on one device and of one precision. The
+    gradient with respect to the weights can be taken once.
     """
     parts = [norm.estimator.singular_values() for norm in norms]
     with torch.autocast(weights[0].device.type, enabled=False):

@@ -39,7 +39,7 @@ class Stretching(Protocol):
 def power_iterate(maps: Sequence[tuple[Stretching, Tensor]]) -> list[Tensor]:
     """One iteration of each map with its weight, in place; returns how much each stretches its first vector.
 
-    All weights on one device.
+    All weights on one device and of one precision.
     """
     if not maps:
         return []

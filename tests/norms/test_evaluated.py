@@ -1,5 +1,7 @@
 """All effective weights made together: what each layer makes alone, to rounding, and the same vectors."""
 
+import copy
+
 import pytest
 import torch
 from norm_networks import ESTIMATORS, GAMMAS, images, moved, network, normalized, vectors
@@ -136,6 +138,17 @@ def test_an_estimator_of_the_users_own_beside_ours() -> None:
     assert any(moved(before, ours))
     own(images())
     assert norm.estimator.steps == 2
+
+
+@every_norm
+def test_layers_of_several_precisions(estimator: str) -> None:
+    nets = [normalized(estimator, seed=seed, warmup_iterations=3) for seed in (0, 1)]
+    nets[1].double()
+    both, twins = nn.ModuleList(nets), [copy.deepcopy(net) for net in nets]
+    with norms.evaluated(both):
+        scores = [nets[0](images()), nets[1](images().double())]
+    expected = [twins[0](images()), twins[1](images().double())]
+    torch.testing.assert_close(scores, expected)
 
 
 def test_a_network_without_norms_is_left_alone() -> None:
