@@ -23,7 +23,7 @@ from gan_lab.streams import stream
 from gan_lab.training import Schedule, Trainer
 from gan_lab.training.batch_norm import synchronize
 from gan_lab.training.ema import ExponentialMovingAverage
-from gan_lab.training.forward import Execution
+from gan_lab.training.forward import Execution, judges_alone
 
 
 def pick_device(name: str) -> torch.device:
@@ -257,4 +257,11 @@ def build_trainer(config: dict[str, Any], array: ImageArray, device: torch.devic
         seed=config["seed"],
         schedule=_schedule(config),
         execution=Execution(train["precision"], train["compile"], train["cuda_graphs"]),
+        in_one_pass=judges_alone(discriminator, _noise(config, device)),
     )
+
+
+def _noise(config: dict[str, Any], device: torch.device) -> Tensor:
+    """A few images `[3, 3, H, W]` of noise."""
+    size = config["dataset"]["image_size"]
+    return torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)

@@ -81,7 +81,7 @@ def bare_steps(trainer: Trainer, iterations: int) -> None:
         with torch.no_grad():
             fake = generator(latents)
         with norms.evaluated(discriminator), parametrize.cached():
-            real_scores, fake_scores = discriminator(images), discriminator(fake)
+            real_scores, fake_scores = discriminator(torch.cat([images, fake])).chunk(2)
         _update(trainer.d_optimizer, sum(trainer.loss.discriminator(real_scores, fake_scores)))
         for parameter in parameters:
             parameter.requires_grad_(False)

@@ -52,6 +52,23 @@ class Forward:
             return self.network(batch).float()
 
 
+def judges_alone(discriminator: nn.Module, images: Tensor) -> bool:
+    """Whether each image's score depends on that image only, and not, as under batch norm, on its batch.
+
+    Seen in the gradient of one score with respect to a few `images` `[B, 3, H, W]`, any but constant ones.
+    The discriminator and the random streams are as before.
+    """
+    buffers = [(buffer, buffer.clone()) for buffer in discriminator.buffers()]
+    images = images.detach().requires_grad_()
+    devices = [images.device] if images.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), norms.frozen(discriminator):
+        (gradient,) = torch.autograd.grad(discriminator(images)[0], images)
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+    return bool(gradient[0].any() and not gradient[1:].any())
+
+
 def _compiled(network: nn.Module, cuda_graphs: bool) -> Any:
     # Backward passes would else free what the probes differentiate a second time.
     torch._functorch.config.donated_buffer = False

@@ -106,6 +106,7 @@ class Trainer:
         record_length: Callable[[], int],
         stop_requested: Callable[[], str | None],
         execution: Execution = IN_FULL_PRECISION,
+        in_one_pass: bool = False,
     ) -> None:
         self.generator = generator
         self.discriminator = discriminator
@@ -130,6 +131,7 @@ class Trainer:
         self.device = batches.device
         self._make_images = Forward(generator, self.device, execution)
         self._score = Forward(discriminator, self.device, execution)
+        self.in_one_pass = in_one_pass  # real and generated images, through D: see `judges_alone`
         self.iteration = 0  # finished so far
         self.bad_since: int | None = None  # where divergence was noticed, if training goes on all the same
         self._unrecorded: dict[str, float] | None = (
@@ -265,8 +267,10 @@ class Trainer:
         patches = PatchNorms(self.discriminator if audit else None)
         with norms.evaluated(self.discriminator), parametrize.cached():  # one normalization for all passes
             with patches:
-                real_scores, fake_scores = self._score(real), self._score(fake)
+                batches = [torch.cat([real, fake])] if self.in_one_pass else [real, fake]
+                scores = [self._score(batch) for batch in batches]
             penalty = self._penalty(real, fake, iteration, step)
+        real_scores, fake_scores = torch.cat(scores).chunk(2)
         loss_real, loss_fake = self.loss.discriminator(real_scores, fake_scores)
         loss = loss_real + loss_fake + sum(penalty.values())
         values = {
@@ -283,7 +287,7 @@ class Trainer:
         if audit:
             score_gradients = None  # a penalty's share of the gradient has no bound
             if self.penalty is None:
-                score_gradients = torch.autograd.grad(loss, (real_scores, fake_scores), retain_graph=True)
+                score_gradients = torch.autograd.grad(loss, scores, retain_graph=True)
         self.d_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         values = distributed.average(values, self.discriminator)
