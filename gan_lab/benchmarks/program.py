@@ -16,7 +16,7 @@ from gan_lab.benchmarks.timing import synchronize
 from gan_lab.benchmarks.trainers import trainer_for
 from gan_lab.tracking import JsonLines, Trackers
 
-LOG_EVERY, PROBE_EVERY = 2, 3  # while timing, so that six iterations hold each kind twice
+LOG_EVERY, PROBE_EVERY = 2, 4  # while timing: four iterations are plain, logged, plain, probed
 
 
 class Program:
@@ -53,8 +53,9 @@ class Program:
         self._record.close()
 
     def seconds(self) -> float:
-        """The time of an iteration, from LOG_EVERY · PROBE_EVERY / 2 of them: one of each kind."""
-        times = self.iterations(LOG_EVERY * PROBE_EVERY // 2)
+        """The time of an iteration, from four of them: one of each kind, and one before that warms up."""
+        times = self.iterations(PROBE_EVERY)
+        del times["plain"][0]  # it met the caches as the work of others had left them
         return sum(share * statistics.mean(times[kind]) for kind, share in self._shares.items())
 
     def iterations(self, count: int) -> dict[str, list[float]]:

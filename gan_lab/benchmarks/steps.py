@@ -17,7 +17,7 @@ CNN = ("dataset=cifar10", "norm=sn")  # the reference CNN, 32 pixels, batch 64
 SIZES = {32: CNN, 48: ("dataset=stl10", "norm=sn"), 64: ("dataset=celeba", "norm=sn")}
 
 
-def norms(rounds: int = 15) -> Iterator[Row]:
+def norms(rounds: int = 31) -> Iterator[Row]:
     """`ratio/norm/<norm>`: an iteration with each norm over one without; CNN, 32 pixels, batch 64."""
     times = _iterations({name: (*CNN, f"norm={name}") for name in NORMS}, rounds)
     for name in NORMS[1:]:

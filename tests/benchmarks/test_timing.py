@@ -41,6 +41,6 @@ def test_shares_are_the_frequencies_of_the_training_loop(log_every: int, probe_e
     )
 
 
-def test_three_iterations_in_a_row_hold_one_of_each_kind() -> None:
-    for first in (1, 4, 7):
-        assert {kind(first + number) for number in range(3)} == {"plain", "logged", "probed"}
+def test_a_warm_up_and_one_of_each_kind_are_four_iterations_in_a_row() -> None:
+    for first in (1, 5, 9):
+        assert [kind(first + number) for number in range(4)] == ["plain", "logged", "plain", "probed"]
