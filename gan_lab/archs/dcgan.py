@@ -4,7 +4,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from gan_lab.archs.common import ConvTranspose2d, batch_norm, channels
+from gan_lab.archs.common import batch_norm, channels
+from gan_lab.archs.convolutions import Conv2d, ConvTranspose2d
 
 IMAGE_SIZES = (32, 48, 64)
 
@@ -54,7 +55,7 @@ class Discriminator(nn.Sequential):
         c_in = 3
         for index, (count, kernel_size, stride) in enumerate(table):
             c_out = channels(count, width)
-            layers[f"conv{index}"] = nn.Conv2d(c_in, c_out, kernel_size, stride, padding=1)
+            layers[f"conv{index}"] = Conv2d(c_in, c_out, kernel_size, stride, padding=1)
             layers[f"lrelu{index}"] = nn.LeakyReLU(0.1, inplace=True)
             c_in = c_out
         layers["flatten"] = nn.Flatten()

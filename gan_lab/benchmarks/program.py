@@ -16,7 +16,7 @@ from gan_lab.benchmarks.timing import synchronize
 from gan_lab.benchmarks.trainers import trainer_for
 from gan_lab.tracking import JsonLines, Trackers
 
-LOG_EVERY, PROBE_EVERY = 2, 4  # while timing: four iterations are plain, logged, plain, probed
+LOG_EVERY, PROBE_EVERY = 3, 6  # while timing: plain, plain, logged, plain, plain, probed
 
 
 class Program:
@@ -53,10 +53,10 @@ class Program:
         self._record.close()
 
     def seconds(self) -> float:
-        """The time of an iteration, from four of them: one of each kind, and one before that warms up."""
+        """The time of an iteration, by the medians of each kind over six, of which the first warms up."""
         times = self.iterations(PROBE_EVERY)
         del times["plain"][0]  # it met the caches as the work of others had left them
-        return sum(share * statistics.mean(times[kind]) for kind, share in self._shares.items())
+        return sum(share * statistics.median(times[kind]) for kind, share in self._shares.items())
 
     def iterations(self, count: int) -> dict[str, list[float]]:
         """Train so many iterations; returns their times by kind."""

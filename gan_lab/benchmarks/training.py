@@ -33,9 +33,9 @@ class Net:
 
 NETS = {
     "cnn32": Net(("dataset=cifar10",), 15),
-    "cnn48": Net(("dataset=stl10",), 5),
-    "cnn64": Net(("dataset=celeba",), 4),
-    "resnet32": Net(("dataset=cifar10", "arch=resnet", "optimizer.n_dis=5"), 3),
+    "cnn48": Net(("dataset=stl10",), 4),
+    "cnn64": Net(("dataset=celeba",), 3),
+    "resnet32": Net(("dataset=cifar10", "arch=resnet", "optimizer.n_dis=5"), 2),
 }
 
 

@@ -41,6 +41,7 @@ def test_shares_are_the_frequencies_of_the_training_loop(log_every: int, probe_e
     )
 
 
-def test_a_warm_up_and_one_of_each_kind_are_four_iterations_in_a_row() -> None:
-    for first in (1, 5, 9):
-        assert [kind(first + number) for number in range(4)] == ["plain", "logged", "plain", "probed"]
+def test_a_warm_up_and_all_kinds_are_six_iterations_in_a_row() -> None:
+    for first in (1, 7, 13):
+        kinds = [kind(first + number) for number in range(6)]
+        assert kinds == ["plain", "plain", "logged", "plain", "plain", "probed"]
