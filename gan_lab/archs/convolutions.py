@@ -46,7 +46,8 @@ def _is_faster_by_product(layer: Any, input: Tensor, widest: int) -> bool:
     if input.device.type != "cpu" or input.shape[-1] > widest or max(layer.stride) == 1:
         return False
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
-    return dtype == torch.bfloat16 and layer.groups == 1 and max(layer.dilation) == 1
+    pads_with_zeros = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    return dtype == torch.bfloat16 and layer.groups == max(layer.dilation) == 1 and pads_with_zeros
 
 
 def _plus(maps: Tensor, bias: Tensor | None) -> Tensor:

@@ -72,6 +72,26 @@ def test_gradients_by_a_product(
     assert torch.autograd.gradgradcheck(lambda *two: ours.apply(*two, *options), leaves)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"groups": 2}, {"dilation": 2}, {"stride": 1}, {"padding": "valid"}),
+        *({"padding": 1, "padding_mode": mode} for mode in ("reflect", "circular")),
+    ],
+)
+def test_what_a_product_does_not_serve_is_pytorchs_to_the_bit(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    ours, theirs = (kind(6, 4, 3, **{"stride": 2, **options}) for kind in (Conv2d, nn.Conv2d))
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 6, 8, 8)
+    results = []
+    for layer in (ours, theirs):
+        with torch.autocast("cpu", torch.bfloat16):
+            output = layer(x)
+        results.append([output, *torch.autograd.grad((output.float() ** 2).sum(), list(layer.parameters()))])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
 @pytest.mark.parametrize(("kind", "sides"), [(Conv2d, (8, 12, 14)), (ConvTranspose2d, (4, 12, 13))])
 def test_gradients_under_autocast_are_those_of_the_rounded_operands(
     kind: type[nn.Module], sides: tuple[int, ...]
