@@ -27,7 +27,6 @@ NORMS = {
 }
 BUDGET = [
     "dataset=digits",
-    "optimizer=adam_2e4",
     "train.iterations=600",
     "train.evaluate_every=600",
     "probes.every=10",

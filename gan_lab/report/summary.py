@@ -24,6 +24,18 @@ def extremes(metrics: Path, name: str) -> dict[str, float | None]:
     return {"first": values[0], "last": values[-1], "least": min(values), "most": max(values)}
 
 
+def stopped_learning(metrics: Path, least: int = 3) -> int | None:
+    """The last iteration in a metrics.jsonl at which the discriminator's gradient was not 0.
+
+    None unless it was 0 in the last `least` rows or more that have it.
+    """
+    norms = [(row["iteration"], row["grad_norm/d"]) for row in read(metrics) if "grad_norm/d" in row]
+    zeros = list(itertools.takewhile(lambda pair: pair[1] == 0, reversed(norms)))
+    if len(zeros) < least:
+        return None
+    return norms[-len(zeros) - 1][0] if len(zeros) < len(norms) else 0
+
+
 def summary(directory: RunDirectory, state: str, was_before: bool = False) -> str:
     """The closing words of a run, a few lines of plain text."""
     status = directory.read_status()
@@ -40,6 +52,12 @@ def summary(directory: RunDirectory, state: str, was_before: bool = False) -> st
     speeds = [row["speed/images_per_s"] for row in read(directory.metrics) if row.get("speed/images_per_s")]
     if speeds:
         lines.append(f"  {'speed':<24} {sorted(speeds)[len(speeds) // 2]:.0f} images/s")
+    stopped = stopped_learning(directory.metrics)
+    if stopped is not None:
+        lines.append(
+            f"  the discriminator learned nothing after iteration {stopped}, its gradient being 0 (as where "
+            "all images are apart by the hinge's margin): lower optimizer.d_lr or raise optimizer.g_lr"
+        )
     files = {
         "samples": max(directory.samples.glob("*.png"), default=directory.samples),
         "metrics": directory.metrics,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gan_lab.config import compose
-from gan_lab.report.summary import extremes, summary
+from gan_lab.report.summary import extremes, stopped_learning, summary
 from gan_lab.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,6 +52,28 @@ def test_extremes_of_a_metric(directory: RunDirectory) -> None:
     found = extremes(directory.metrics, "metric/fid_digits")
     assert found == {"first": 30.0, "last": 14.25, "least": 12.5, "most": 30.0}
     assert set(extremes(directory.metrics, "metric/fid").values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("norms", "expected"),
+    [
+        ([3.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0], 30),
+        ([0.0, 0.0, 0.0], 0),
+        ([0.0, 0.0, 0.0, 1.0], None),
+        ([1.0, 0.0, 0.0], None),  # two batches may happen to be apart
+        ([1.0, 0.0, None, 0.0], None),  # not finite
+        ([], None),
+    ],
+)
+def test_a_discriminator_that_stopped_learning_is_told(
+    directory: RunDirectory, norms: list[float | None], expected: int | None
+) -> None:
+    rows: list[dict[str, Any]] = [*ROWS, *({"grad_norm/d": norm} for norm in norms)]
+    rows = [row | {"iteration": 10 * number} for number, row in enumerate(rows, 1 - len(ROWS))]
+    directory.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert stopped_learning(directory.metrics) == expected
+    told = re.findall(r"learned nothing after iteration (\d+)", summary(directory, "finished"))
+    assert told == ([] if expected is None else [str(expected)])
 
 
 @pytest.mark.parametrize("state", ["finished", "diverged", "interrupted", "failed"])
