@@ -105,7 +105,7 @@ def test_what_changes_the_result_moves_the_run() -> None:
         "optimizer.n_dis=2",
         "train.batch_size=32",
         "train.g_batch_size=32",
-        "train.ema=0.99",
+        "train.ema=0.9",
         "metrics.num_generated=500",
     ]
     ids = {run_id(config(*override)) for override in [[], *([override] for override in overrides)]}

@@ -95,6 +95,7 @@ def test_more_iterations_an_update_keep_up_better(tiny: list[str], recorded: Rec
     worst = []
     for count in (1, 10):
         options = ["train.iterations=20", "probes.audit_every=20", f"norm.n_power_iterations={count}"]
+        options.append("optimizer=adam_2e4")
         row = recorded(train(tiny, f"norm={norm}", *options))[-1]
         layers = [name.removeprefix("sigma_exact/") for name in row if name.startswith("sigma_exact/")]
         assert len(layers) == 8
