@@ -34,6 +34,7 @@ from gan_lab.run_directory import (
 from gan_lab.tracking import Guarded, JsonLines, Tracker, Trackers
 from gan_lab.tracking.base import RunInfo
 from gan_lab.tracking.console import Console
+from gan_lab.tracking.jsonl import read
 from gan_lab.training import Diverged, Interrupted, Trainer, checkpoint
 from gan_lab.training.stopping import StopRequest
 
@@ -237,7 +238,8 @@ def _ended_before(directory: RunDirectory, config: dict[str, Any]) -> str | None
 
 
 def _outcome(directory: RunDirectory, state: str) -> Outcome:
-    last = [extremes(directory.metrics, name)["last"] for name in FID_NAMES]
+    rows = list(read(directory.metrics))
+    last = [extremes(rows, name)["last"] for name in FID_NAMES]
     fid = next((fid for fid in last if fid is not None), math.nan)
     return Outcome(EXIT_STATUS[state], math.inf if state == DIVERGED else fid)
 

@@ -3,10 +3,13 @@
 import itertools
 import shlex
 import sys
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from gan_lab.run_directory import DIVERGED, FAILED, INTERRUPTED, RunDirectory
 from gan_lab.tracking.jsonl import read
+
+Row = Mapping[str, Any]  # of a metrics.jsonl
 
 # Of the names of metrics, see gan_lab.metrics: the extractor's, its precision's and the protocol's.
 SUFFIXES = tuple(
@@ -16,43 +19,45 @@ FID_NAMES = tuple(f"metric/fid{suffix}" for suffix in SUFFIXES)
 IS_NAMES = tuple(f"metric/is{suffix}_mean" for suffix in SUFFIXES)
 
 
-def extremes(metrics: Path, name: str) -> dict[str, float | None]:
-    """`first`, `last`, `least`, `most` of one metric over a metrics.jsonl; None where it never occurs."""
-    values = [row[name] for row in read(metrics) if row.get(name) is not None]
+def extremes(rows: Iterable[Row], name: str) -> dict[str, float | None]:
+    """`first`, `last`, `least`, `most` of one metric in a run's record; None where it never occurs."""
+    values = [row[name] for row in rows if row.get(name) is not None]
     if not values:
         return dict.fromkeys(("first", "last", "least", "most"))
     return {"first": values[0], "last": values[-1], "least": min(values), "most": max(values)}
 
 
-def stopped_learning(metrics: Path, least: int = 3) -> int | None:
-    """The last iteration in a metrics.jsonl at which the discriminator's gradient was not 0.
+def stopped_learning(rows: Iterable[Row], least: int = 3) -> int | None:
+    """The last iteration in a run's record at which the discriminator's gradient was not 0; else 0.
 
     None unless it was 0 in the last `least` rows or more that have it.
     """
-    norms = [(row["iteration"], row["grad_norm/d"]) for row in read(metrics) if "grad_norm/d" in row]
-    zeros = list(itertools.takewhile(lambda pair: pair[1] == 0, reversed(norms)))
-    if len(zeros) < least:
-        return None
-    return norms[-len(zeros) - 1][0] if len(zeros) < len(norms) else 0
+    learned, zeros = 0, 0
+    for row in rows:
+        if row.get("grad_norm/d", 0) != 0:
+            learned, zeros = row["iteration"], 0
+        elif "grad_norm/d" in row:
+            zeros += 1
+    return learned if zeros >= least else None
 
 
 def summary(directory: RunDirectory, state: str, was_before: bool = False) -> str:
     """The closing words of a run, a few lines of plain text."""
     status = directory.read_status()
-    root = directory.root
+    root, rows = directory.root, list(read(directory.metrics))
     headline = f"{state}{' before,' if was_before else ''} after iteration {status.get('iteration')}"
     if status.get("reason"):
         headline += f": {status['reason']}"
     lines = ["", headline]
     for names, best in ((FID_NAMES, "least"), (IS_NAMES, "most")):
         for name in names:
-            values = extremes(directory.metrics, name)
+            values = extremes(rows, name)
             if values["last"] is not None:
                 lines.append(f"  {name:<24} last {values['last']:.3f}   best {values[best]:.3f}")
-    speeds = [row["speed/images_per_s"] for row in read(directory.metrics) if row.get("speed/images_per_s")]
+    speeds = [row["speed/images_per_s"] for row in rows if row.get("speed/images_per_s")]
     if speeds:
         lines.append(f"  {'speed':<24} {sorted(speeds)[len(speeds) // 2]:.0f} images/s")
-    stopped = stopped_learning(directory.metrics)
+    stopped = stopped_learning(rows)
     if stopped is not None:
         lines.append(
             f"  the discriminator learned nothing after iteration {stopped}, its gradient being 0 (as where "

@@ -9,6 +9,7 @@ import pytest
 from gan_lab.config import compose
 from gan_lab.report.summary import extremes, stopped_learning, summary
 from gan_lab.run_directory import RunDirectory
+from gan_lab.tracking.jsonl import read
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,9 +50,9 @@ def test_the_best_and_the_last_of_each_metric(directory: RunDirectory) -> None:
 
 
 def test_extremes_of_a_metric(directory: RunDirectory) -> None:
-    found = extremes(directory.metrics, "metric/fid_digits")
+    found = extremes(list(read(directory.metrics)), "metric/fid_digits")
     assert found == {"first": 30.0, "last": 14.25, "least": 12.5, "most": 30.0}
-    assert set(extremes(directory.metrics, "metric/fid").values()) == {None}
+    assert set(extremes(list(read(directory.metrics)), "metric/fid").values()) == {None}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_a_discriminator_that_stopped_learning_is_told(
     rows: list[dict[str, Any]] = [*ROWS, *({"grad_norm/d": norm} for norm in norms)]
     rows = [row | {"iteration": 10 * number} for number, row in enumerate(rows, 1 - len(ROWS))]
     directory.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert stopped_learning(directory.metrics) == expected
+    assert stopped_learning(read(directory.metrics)) == expected
     told = re.findall(r"learned nothing after iteration (\d+)", summary(directory, "finished"))
     assert told == ([] if expected is None else [str(expected)])
 

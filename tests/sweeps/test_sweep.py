@@ -20,6 +20,7 @@ from gan_lab.config import CONFIGS, compose, resolved, run_directory
 from gan_lab.errors import UserError
 from gan_lab.run import Outcome
 from gan_lab.sweep import Record, Sweep
+from gan_lab.tracking.jsonl import read
 
 ROOT = CONFIGS.parent
 
@@ -282,7 +283,7 @@ def test_optuna_searches_the_scale_and_the_same_line_goes_on(data: Path, tmp_pat
     assert len(found) == 2
     assert all(0.7 <= scale <= 4.0 for scale in found)
     fids = {
-        scale: report.summary.extremes(run.directory.metrics, "metric/fid_digits")["last"]
+        scale: report.summary.extremes(read(run.directory.metrics), "metric/fid_digits")["last"]
         for scale, run in found.items()
     }
     best = min(fids, key=lambda scale: fids[scale] or 0)
