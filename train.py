@@ -5,7 +5,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from gan_lab import launch, sweep
+from gan_lab import sweep
+from gan_lab.distributed import env
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
@@ -16,5 +17,5 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    launch.prepare(sys.argv[1:])
-    launch.leave(sweep.exit_status(main))
+    env.prepare(sys.argv[1:])
+    env.leave(sweep.exit_status(main))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gan_lab import distributed
+from gan_lab.distributed import collectives, env
 
 Score = Callable[[Tensor], Tensor]
 
@@ -24,9 +24,9 @@ class GradientPenalty:
         self.coefficient = coefficient
 
     def __call__(self, discriminator: Score, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
-        count = len(real) * distributed.count()  # the ranks' generators are in one state
+        count = len(real) * env.world_size()  # the ranks' generators are in one state
         mix = torch.rand(count, 1, 1, 1, generator=rng, device=real.device, dtype=real.dtype)
-        mixed = torch.lerp(real, fake, distributed.share(mix))
+        mixed = torch.lerp(real, fake, collectives.local_shard(mix))
         slopes = _gradients(discriminator, mixed).norm(dim=1)
         return self.coefficient * (slopes - 1).square().mean()
 

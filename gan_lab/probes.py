@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gan_lab import distributed
 from gan_lab.archs.initialization import target_variances
-from gan_lab.kernels import fans, weighted_layers
+from gan_lab.distributed import collectives
+from gan_lab.layers import fans, weighted_layers
 from gan_lab.norms import sigmas, trained_weight
 from gan_lab.norms.audit import audit
 from gan_lab.norms.bounds import PatchNorms, gradient_bounds
@@ -42,7 +42,7 @@ def slopes(scores: Tensor, images: Tensor, kind: str) -> dict[str, Tensor]:
     `scores` `[B]` were computed from `images` `[B, 3, H, W]`, each from its own image, with the graph kept.
     """
     (gradient,) = torch.autograd.grad(scores.sum(), images, retain_graph=True)
-    norms = distributed.gather(gradient.flatten(1).norm(dim=1))
+    norms = collectives.gather(gradient.flatten(1).norm(dim=1))
     return {
         f"slope/{kind}_mean": norms.mean(),
         f"slope/{kind}_min": norms.min(),
@@ -100,7 +100,7 @@ def audited(
         return tensors
     try:
         # Each is a sum over a rank's images of shares of its mean loss; the mean loss of all has the mean.
-        return tensors | distributed.average(gradient_bounds(network, exact, patches, score_gradients))
+        return tensors | collectives.average(gradient_bounds(network, exact, patches, score_gradients))
     except ValueError as error:
         log.warning("no gradient bounds: %s", error)
         return tensors

@@ -15,13 +15,15 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from gan_lab import distributed, launch, parts
+from gan_lab import build
 from gan_lab.config import check, resolved, run_directory, run_id, split
+from gan_lab.device import pick_device, prepare_process
+from gan_lab.distributed import collectives, env
 from gan_lab.errors import UserError
-from gan_lab.lock import RunLock
 from gan_lab.metrics import Evaluator
 from gan_lab.report.summary import FID_NAMES, extremes, summary
-from gan_lab.run_directory import (
+from gan_lab.runs import checkpoint
+from gan_lab.runs.directory import (
     DIVERGED,
     EXIT_STATUS,
     FAILED,
@@ -31,11 +33,12 @@ from gan_lab.run_directory import (
     WRONG_CONFIG,
     RunDirectory,
 )
+from gan_lab.runs.lock import RunLock
 from gan_lab.tracking import Guarded, JsonLines, Tracker, Trackers
 from gan_lab.tracking.base import RunInfo
 from gan_lab.tracking.console import Console
 from gan_lab.tracking.jsonl import read
-from gan_lab.training import Diverged, Interrupted, Trainer, checkpoint
+from gan_lab.training import Diverged, Interrupted, Trainer
 from gan_lab.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
@@ -62,8 +65,8 @@ def run(cfg: DictConfig) -> Outcome:
         with stop:
             config = resolved(cfg)
             check(config)
-            config = split(config, launch.place().count)
-            with distributed.joined(config["device"]):
+            config = split(config, env.world_size())
+            with collectives.joined(config["device"]):
                 outcome = _run(config, stop)
         return dataclasses.replace(outcome, signals=tuple(stop.received))
     except UserError as error:
@@ -74,12 +77,12 @@ def run(cfg: DictConfig) -> Outcome:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return Outcome(EXIT_STATUS[INTERRUPTED], signals=tuple(stop.received))
-    except distributed.Lost as error:
+    except collectives.RankFailure as error:
         print(f"error: {error}", file=sys.stderr)
         return Outcome(EXIT_STATUS[FAILED])
     except Exception:  # a defect: shown whole, and the rest of a sweep goes on
-        if distributed.speaks():
-            traceback.print_exc(file=sys.__stderr__ if launch.place().rank else sys.stderr)
+        if collectives.speaks():
+            traceback.print_exc(file=sys.__stderr__ if env.rank() else sys.stderr)
         return Outcome(EXIT_STATUS[FAILED])
 
 
@@ -95,15 +98,15 @@ def _one_line(error: BaseException) -> str:
 def _run(config: dict[str, Any], stop: StopRequest) -> Outcome:
     """A run's life, on every rank; what the first does alone, the others wait for."""
     directory = RunDirectory(run_directory(config))
-    if ended := distributed.from_first(lambda: _ended_before(directory, config)):
+    if ended := collectives.on_rank_zero(lambda: _ended_before(directory, config))():
         print(summary(directory, ended, was_before=True))
         return _outcome(directory, ended)
 
     # Everything that can be refused is built before the run directory is touched.
-    device, make_trainer, evaluator = distributed.in_turn(lambda: _parts(config))
+    device, make_trainer, evaluator = collectives.rank_zero_first(_parts)(config)
 
     with contextlib.ExitStack() as held:
-        distributed.from_first(lambda: held.enter_context(_opened(directory, config["fresh"])))
+        collectives.on_rank_zero(lambda: held.enter_context(_opened(directory, config["fresh"])))()
         record: JsonLines
         outlets: list[Tracker] = []
         sinks = Trackers(outlets)
@@ -115,7 +118,7 @@ def _run(config: dict[str, Any], stop: StopRequest) -> Outcome:
             record_length=lambda: record.length(),
             stop_requested=stop.agreed,
         )
-        state = distributed.from_first(lambda: checkpoint.load_newest(directory.checkpoints))
+        state = collectives.on_rank_zero(lambda: checkpoint.load_newest(directory.checkpoints))()
         record_length = _restore(trainer, state, directory) if state else 0
 
         # From here on the directory is this run's to change, and signals wait for the end of an iteration.
@@ -129,14 +132,14 @@ def _run(config: dict[str, Any], stop: StopRequest) -> Outcome:
                 directory.write_config(config)
                 if record.length() < record_length:
                     log.warning("lines are missing from %s, and stay so", directory.metrics)
-                how = parts.execution_summary(config, device)
+                how = build.execution_summary(config, device)
                 log.info("computing on %s", how)
                 with contextlib.suppress(OSError):  # nobody may be listening
                     print(how, flush=True)
                 console = Console(start, config["train"]["iterations"])
                 outlets.extend([record, console, *_tracker(config, directory, start)])
 
-            distributed.from_first(open_record)
+            collectives.on_rank_zero(open_record)()
             ended = FAILED
             try:
                 ended = _train(trainer, directory, config["seed"], device)
@@ -145,7 +148,7 @@ def _run(config: dict[str, Any], stop: StopRequest) -> Outcome:
                 raise
             finally:
                 sinks.finish(ended)
-    if ended == FAILED and not distributed.is_first():
+    if ended == FAILED and not env.is_rank_zero():
         return Outcome(EXIT_STATUS[FAILED])  # the first may have failed alone, and waits for nobody
 
     def conclude() -> Outcome:
@@ -153,15 +156,15 @@ def _run(config: dict[str, Any], stop: StopRequest) -> Outcome:
             print(summary(directory, ended), flush=True)
         return _outcome(directory, ended)
 
-    return conclude() if ended == FAILED else distributed.from_first(conclude)
+    return conclude() if ended == FAILED else collectives.on_rank_zero(conclude)()
 
 
 def _parts(config: dict[str, Any]) -> tuple[torch.device, Callable[..., Trainer], Evaluator | None]:
-    device = parts.pick_device(config["device"])
-    parts.prepare_process(config)
-    array = parts.load_images(config)
-    make_trainer = parts.build_trainer(config, array, device)
-    return device, make_trainer, parts.build_evaluator(config, array, device)
+    device = pick_device(config["device"])
+    prepare_process(config["train"]["tf32"], config["train"]["compile"])
+    array = build.load_images(config)
+    make_trainer = build.build_trainer(config, array, device)
+    return device, make_trainer, build.build_evaluator(config, array, device)
 
 
 @contextlib.contextmanager
@@ -178,20 +181,20 @@ def _opened(directory: RunDirectory, fresh: bool) -> Iterator[None]:
 def _train(trainer: Trainer, directory: RunDirectory, seed: int, device: torch.device) -> str:
     """Train, write the generator, keep the status true; returns the state in which the run ended."""
 
-    count = distributed.count()
+    count = env.world_size()
     devices = str(device) if count == 1 else f"{count} × {device.type}"
 
     def status(state: str, reason: str = "", **details: str | int) -> str:
-        if distributed.is_first():
+        if env.is_rank_zero():
             details |= _slurm_job()
             directory.write_status(state, trainer.iteration, reason, seed, devices, **details)
         return state
 
     log.info("training in %s on %s from iteration %d", directory.root, devices, trainer.iteration)
     try:
-        distributed.from_first(lambda: status(RUNNING))
+        collectives.on_rank_zero(lambda: status(RUNNING))()
         trainer.train()
-        distributed.from_first(lambda: trainer.write_generator(directory.generator))
+        collectives.on_rank_zero(lambda: trainer.write_generator(directory.generator))()
     except Interrupted as error:
         return status(INTERRUPTED, str(error))
     except Diverged as error:
@@ -252,7 +255,7 @@ def _tracker(config: dict[str, Any], directory: RunDirectory, start: int) -> lis
     unique = f"{config['dataset']['name']}-{run_id(config)}-{config['seed']}"
     display = "/".join(directory.root.parts[-4:])
     info = RunInfo(directory.root, unique, display, config, start)
-    return [Guarded(node["name"], lambda: parts.build(node, "tracker", run=info))]
+    return [Guarded(node["name"], lambda: build.build(node, "tracker", run=info))]
 
 
 def _restore(trainer: Trainer, state: dict[str, Any], directory: RunDirectory) -> int:

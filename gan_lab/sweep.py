@@ -34,11 +34,11 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from gan_lab import launch
 from gan_lab.config import resolved, run_directory
+from gan_lab.distributed import env
 from gan_lab.errors import UserError
 from gan_lab.files import write_json
-from gan_lab.run_directory import EXIT_STATUS, FAILED, INTERRUPTED, RUNNING, WRONG_CONFIG
+from gan_lab.runs.directory import EXIT_STATUS, FAILED, INTERRUPTED, RUNNING, WRONG_CONFIG
 
 if TYPE_CHECKING:
     from gan_lab.report.progress import Progress
@@ -106,7 +106,7 @@ def job(run: Callable[[DictConfig], "Outcome"], cfg: DictConfig) -> float:
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN:
         raise Ended(run(cfg).exit_status)
-    if launch.place().rank:  # one of several ranks: the first leaves the record
+    if env.rank():  # one of several ranks: the first leaves the record
         return run(cfg).fid
     path = Path(hydra.runtime.output_dir) / RECORD
     record = _begin(cfg, list(hydra.overrides.task), path)

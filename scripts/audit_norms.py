@@ -10,13 +10,13 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
+from gan_lab.build import build_networks, example_inputs
 from gan_lab.config import check, compose, resolved
 from gan_lab.errors import UserError
+from gan_lab.load import networks
 from gan_lab.norms.audit import Audit, LayerAudit, audit
-from gan_lab.parts import build_networks, example_inputs
-from gan_lab.run_directory import RunDirectory
-from gan_lab.trained import networks
-from gan_lab.training import checkpoint
+from gan_lab.runs import checkpoint
+from gan_lab.runs.directory import RunDirectory
 
 EXPLANATION = """
 estimated   the sigma that the norm divides by, as it stands

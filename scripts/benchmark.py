@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from gan_lab.benchmarks import MEASUREMENTS, measure, rows
+from benchmarks import MEASUREMENTS, measure, rows
 from gan_lab.errors import UserError
 
 

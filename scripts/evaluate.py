@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from gan_lab.errors import UserError
+from gan_lab.evaluate import Verdict, judge
 from gan_lab.files import write_json
-from gan_lab.judging import Verdict, judge
-from gan_lab.run_directory import versions
+from gan_lab.runs.directory import versions
 
 
 def main(arguments: list[str] | None = None) -> int:

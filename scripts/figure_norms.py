@@ -17,7 +17,7 @@ from gan_lab.errors import UserError
 from gan_lab.files import replacing
 from gan_lab.report.summary import FID_NAMES
 from gan_lab.run import run
-from gan_lab.run_directory import RunDirectory
+from gan_lab.runs.directory import RunDirectory
 
 NORMS = {
     "no norm": ["norm=none"],

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from gan_lab.device import pick_device
 from gan_lab.errors import UserError
-from gan_lab.parts import pick_device
-from gan_lab.trained import load
+from gan_lab.load import load
 from gan_lab.training.samples import write_grid, write_images
 
 BATCH = 100  # images made at once

@@ -8,10 +8,10 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from gan_lab.build import load_images
 from gan_lab.config import compose, resolved
 from gan_lab.errors import UserError
 from gan_lab.metrics.extractors import inception_weights
-from gan_lab.parts import load_images
 
 
 def main(arguments: list[str] | None = None) -> int:

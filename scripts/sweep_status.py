@@ -9,7 +9,7 @@ from pathlib import Path
 from gan_lab.errors import UserError
 from gan_lab.report.progress import QUEUED, Progress, progress, table
 from gan_lab.report.runs import find
-from gan_lab.run_directory import RUNNING
+from gan_lab.runs.directory import RUNNING
 
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_lab.config import compose, resolved, run_directory
 from gan_lab.run import run
-from gan_lab.run_directory import RunDirectory
+from gan_lab.runs.directory import RunDirectory
 
 SMALLEST = (
     "experiment=tiny",

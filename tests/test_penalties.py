@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize
 from gan_lab import norms
 from gan_lab.archs import dcgan, resnet
 from gan_lab.penalties import R1, GradientPenalty
-from gan_lab.streams import stream
+from gan_lab.rng import stream
 
 
 class Toy(nn.Module):

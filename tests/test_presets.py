@@ -15,10 +15,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from torch.utils.flop_counter import FlopCounterMode
 
+from gan_lab.build import build
 from gan_lab.config import CONFIGS, check, compose, resolved, run_directory
-from gan_lab.parts import build
 from gan_lab.run import run
-from gan_lab.run_directory import FINISHED, RunDirectory
+from gan_lab.runs.directory import FINISHED, RunDirectory
 
 ROOT = CONFIGS.parent
 PRESETS = sorted(path.stem for path in (CONFIGS / "experiment/paper").glob("*.yaml"))

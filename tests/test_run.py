@@ -14,11 +14,11 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from gan_lab.build import build_networks
 from gan_lab.config import compose, resolved, run_directory
 from gan_lab.data import Batches
-from gan_lab.lock import RunLock
-from gan_lab.parts import build_networks
 from gan_lab.run import Outcome, run
+from gan_lab.runs.lock import RunLock
 from gan_lab.tracking import Trackers
 from gan_lab.training.samples import generate
 

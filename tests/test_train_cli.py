@@ -14,7 +14,7 @@ import yaml
 
 from gan_lab.config import CONFIGS, compose, resolved, run_directory
 from gan_lab.run import run
-from gan_lab.run_directory import RunDirectory
+from gan_lab.runs.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 Train = Callable[..., subprocess.CompletedProcess[str]]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from gan_lab.kernels import KernelLayout
+from gan_lab.layers import KernelLayout
 from gan_lab.norms import SigmaEstimator
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gan_lab.kernels import KernelLayout, weighted_layers
+from gan_lab.layers import KernelLayout, weighted_layers
 
 RELU_GAIN = math.sqrt(2)  # He et al. 2015, equation 10
 

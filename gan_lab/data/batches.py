@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_lab import distributed
+from gan_lab.distributed import collectives
 from gan_lab.data.array import read_rows
-from gan_lab.streams import stream
+from gan_lab.rng import stream
 
 
 def to_unit_range(pixels: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class Batches:
     def _index(self, iteration: int, step: int) -> Tensor:
         """The share's rows of the array, drawn on the host: a GPU would draw others."""
         rng = stream(self.seed, "real images", iteration, step)
-        return distributed.share(torch.randint(len(self._images), (self.batch_size,), generator=rng))
+        return collectives.local_shard(torch.randint(len(self._images), (self.batch_size,), generator=rng))
 
 
 def _to_device(images: np.ndarray, device: torch.device, rows: int = 4096) -> Tensor:

@@ -16,7 +16,7 @@ from torch_fidelity import FeatureExtractorBase, register_feature_extractor
 
 from gan_lab.data.digits import load_grey, to_rgb
 from gan_lab.metrics import cache
-from gan_lab.streams import stream
+from gan_lab.rng import stream
 
 NAME = "digits"
 FEATURES, LOGITS = "64", "logits"

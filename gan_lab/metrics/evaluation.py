@@ -11,8 +11,8 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, i
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-from gan_lab import distributed
 from gan_lab.data import ImageArray
+from gan_lab.distributed import collectives
 from gan_lab.errors import UserError
 from gan_lab.metrics.extractors import Extractor
 from gan_lab.metrics.features import Counts, Gathered, gather, of_real
@@ -90,7 +90,7 @@ class Evaluator:
             batch_size=self._batch_size,
             is_shared=True,
         )
-        return distributed.from_first(lambda: self._values(gathered))
+        return collectives.on_rank_zero(lambda: self._values(gathered))()
 
     def _values(self, gathered: Gathered) -> dict[str, float]:
         protocol = self._protocol

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gan_lab.device import full_precision
 from gan_lab.errors import UserError
 from gan_lab.metrics.inception import FoldedInception
-from gan_lab.precision import full_precision
 
 INCEPTION = "inception-v3-compat"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"

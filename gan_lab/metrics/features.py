@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gan_lab import distributed
 from gan_lab.data import ImageArray
 from gan_lab.data.array import read_rows
+from gan_lab.distributed import collectives, env
 from gan_lab.metrics import cache
 from gan_lab.metrics.extractors import Extractor
 from gan_lab.metrics.moments import Moments
-from gan_lab.streams import stream
+from gan_lab.rng import stream
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +58,13 @@ def gather(
         return extractor(images(start, stop))
 
     count = len(for_fid)
-    stride = batch_size * distributed.count() if is_shared else batch_size
+    stride = batch_size * env.world_size() if is_shared else batch_size
     moments, features, logits = Moments(), [], []
     with tqdm(total=count, desc="judging", unit="image", leave=False, delay=5, disable=None) as bar:
         for start in range(0, count, stride):
             stop = min(start + stride, count)
             if is_shared:
-                batch_features, batch_logits = distributed.in_shares(judge, start, stop, batch_size)
+                batch_features, batch_logits = collectives.in_shards(judge, start, stop, batch_size)
             else:
                 batch_features, batch_logits = judge(start, stop)
             moments.add(batch_features[for_fid[start:stop]])

@@ -6,7 +6,7 @@ multiplies.
 """
 
 from gan_lab.norms.apply import (
-    evaluated,
+    cached_weights,
     frozen,
     normalize,
     normalized_layers,
@@ -24,7 +24,7 @@ __all__ = [
     "SigmaOperator",
     "SigmaOut",
     "SpectralNormalization",
-    "evaluated",
+    "cached_weights",
     "frozen",
     "normalize",
     "normalized_layers",

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from gan_lab.kernels import weighted_layers
-from gan_lab.norms.parametrization import SpectralNormalization, evaluate
+from gan_lab.layers import weighted_layers
+from gan_lab.norms.parametrization import SpectralNormalization, normalized_weights
 from gan_lab.norms.pickling import attach
 from gan_lab.norms.sigma import SigmaEstimator
 
@@ -98,7 +98,7 @@ def _name_the_unknown(network: nn.Module, layers: Mapping[str, nn.Module]) -> No
 
 
 @contextlib.contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
+def eval_mode(network: nn.Module) -> Iterator[None]:
     """Eval mode inside the block; each module is in its own mode again after it."""
     modes = {module: module.training for module in network.modules()}
     try:
@@ -138,7 +138,7 @@ def input_sizes(
         layer.register_forward_pre_hook(hook_for(name)) for name, layer in layers.items() if name not in sizes
     ]
     try:
-        with evaluating(network), torch.no_grad():
+        with eval_mode(network), torch.no_grad():
             network(example_input)
     finally:
         for handle in handles:
@@ -232,17 +232,18 @@ def sigmas(network: nn.Module, prefix: str = "") -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def evaluated(network: nn.Module, moving: bool = True) -> Iterator[None]:
+def cached_weights(network: nn.Module, update: bool = True) -> Iterator[None]:
     """All effective weights of `network` are made now, once and together, and stand for the block.
 
     They are the weights that its layers make one by one inside `torch.nn.utils.parametrize.cached()`, at less
-    cost. In training mode, and if `moving`, the power iterations of an update are taken now; nothing moves
-    inside. The gradient with respect to the weights can be taken once.
+    cost; other parametrizations are cached likewise. In training mode, and if `update`, the power iterations
+    of an update are taken now; nothing moves inside. The gradient with respect to the weights can be taken
+    once.
     """
     layers = [(norm, trained_weight(layer)) for _, layer, norm in normalized_layers(network)]
     together: dict[tuple[torch.device, torch.dtype], list[tuple[SpectralNormalization, Tensor]]] = {}
     with contextlib.ExitStack() as stack:
-        if not moving:
+        if not update:
             stack.enter_context(_frozen([norm for norm, _ in layers]))
         for norm, weight in layers:
             if norm.estimator.singular_values():
@@ -251,10 +252,13 @@ def evaluated(network: nn.Module, moving: bool = True) -> Iterator[None]:
             for _ in range(norm.steps):
                 norm.estimator.power_iterate(weight)
         for several in together.values():
-            for (norm, _), effective in zip(several, evaluate(*zip(*several, strict=True)), strict=True):
+            for (norm, _), effective in zip(
+                several, normalized_weights(*zip(*several, strict=True)), strict=True
+            ):
                 stack.callback(setattr, norm, "effective", None)
                 norm.effective = effective
         stack.enter_context(_frozen([norm for norm, _ in layers]))
+        stack.enter_context(parametrize.cached())
         yield
 
 

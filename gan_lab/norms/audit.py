@@ -8,9 +8,9 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
-from gan_lab.kernels import KernelLayout, weighted_layers
+from gan_lab.layers import KernelLayout, weighted_layers
 from gan_lab.norms import lipschitz
-from gan_lab.norms.apply import evaluating, input_sizes, normalized_layers, trained_weight
+from gan_lab.norms.apply import eval_mode, input_sizes, normalized_layers, trained_weight
 from gan_lab.norms.operator import LayerOperator, dense
 from gan_lab.norms.parametrization import SpectralNormalization
 from gan_lab.norms.sigma import SigmaBidirectional, SigmaEstimator, SigmaIn, SigmaOperator, SigmaOut
@@ -60,7 +60,7 @@ def audit(network: nn.Module, example_input: Tensor) -> Audit:
     layers = dict(weighted_layers(network))
     sizes = input_sizes(network, layers, example_input)
     norms = {layer: norm for _, layer, norm in normalized_layers(network)}
-    with evaluating(network):
+    with eval_mode(network):
         rows = [_audit_layer(name, layer, sizes[name], norms.get(layer)) for name, layer in layers.items()]
         operator_norms = {layer: row.operator_norm for layer, row in zip(layers.values(), rows, strict=True)}
         try:

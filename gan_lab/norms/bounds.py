@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gan_lab.kernels import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, weighted_layers
+from gan_lab.layers import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, weighted_layers
 from gan_lab.norms.apply import normalized_layers, trained_weight
 from gan_lab.norms.audit import Audit
 from gan_lab.norms.lipschitz import gains_after

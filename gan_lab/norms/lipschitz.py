@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gan_lab.kernels import WEIGHTED
+from gan_lab.layers import WEIGHTED
 
 
 @runtime_checkable

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv1d_input, conv2d_input, conv3d_input
 
-from gan_lab.kernels import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
-from gan_lab.precision import full_precision
+from gan_lab.device import full_precision
+from gan_lab.layers import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONVOLVE_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -90,7 +90,7 @@ class LayerOperator:
         return _CONVOLVE_ADJOINT[y.ndim - 2](shape, weight, y, **self.options)
 
     @full_precision()
-    def slope(self, weight_shape: torch.Size, x: Tensor, y: Tensor) -> Tensor:
+    def weight_grad(self, weight_shape: torch.Size, x: Tensor, y: Tensor) -> Tensor:
         """`∂⟨apply(weight, x), y⟩/∂weight`, of that shape, in which it is linear."""
         if not self.options:
             return y.t() @ x

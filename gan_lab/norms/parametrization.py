@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from gan_lab.kernels import as_rows
+from gan_lab.layers import as_rows
 from gan_lab.norms.power_iteration import power_iterate
 from gan_lab.norms.sigma import LargestSingularValue, SigmaEstimator
 
@@ -18,12 +18,12 @@ class SpectralNormalization(nn.Module):
     `scale` is s: a number, or a parameter γ that is trained with the network.
 
     In training mode each evaluation of the weight first takes `n_power_iterations` steps; in eval mode, and
-    inside `frozen`, nothing moves. Inside `torch.nn.utils.parametrize.cached()` the weight is evaluated, and
-    the vectors moved, once for any number of passes. Sigma is computed in the weight's own precision, also
-    under autocast.
+    inside `frozen`, nothing moves. Inside `torch.nn.utils.parametrize.cached()` the weight is made, and the
+    vectors moved, once for any number of passes. Sigma is computed in the weight's own precision, also under
+    autocast.
     """
 
-    effective: Tensor | None = None  # the weight inside `evaluated`
+    effective: Tensor | None = None  # the weight inside `cached_weights`
 
     def __init__(
         self, estimator: SigmaEstimator, scale: float | nn.Parameter = 1.0, n_power_iterations: int = 1
@@ -58,7 +58,7 @@ class SpectralNormalization(nn.Module):
         return effective
 
 
-def evaluate(norms: Sequence[SpectralNormalization], weights: Sequence[Tensor]) -> list[Tensor]:
+def normalized_weights(norms: Sequence[SpectralNormalization], weights: Sequence[Tensor]) -> list[Tensor]:
     """The effective weights of many layers, as each norm alone makes them, in few operations.
 
     Of norms whose sigma is a mean of singular values, and weights on one device and of one precision. The
@@ -87,7 +87,7 @@ def _singular_values(
         for norm, weight in zip(norms, weights, strict=True)
         for value in norm.estimator.singular_values()
     ]
-    found = {value: value.stretch(weight) for value, weight, steps in parts if not steps}
+    found = {value: value.estimate(weight) for value, weight, steps in parts if not steps}
     for step in range(max(steps for _, _, steps in parts)):
         due = [(value, weight) for value, weight, steps in parts if step < steps]
         found |= zip((value for value, _ in due), power_iterate(due), strict=True)
@@ -131,5 +131,5 @@ class _Scaled(torch.autograd.Function):
                 of_weights[number] = of_weight = gradient * factor
                 share = product * factor / (sigma * len(pairs))
                 for value, u, v in pairs:
-                    of_weight -= value.slope(share * u, v)
+                    of_weight -= value.weight_grad(share * u, v)
         return None, *of_factors, *of_weights

@@ -17,11 +17,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gan_lab.kernels import as_rows
-from gan_lab.precision import full_precision
+from gan_lab.device import full_precision
+from gan_lab.layers import as_rows
 
 
-class Stretching(Protocol):
+class LinearMap(Protocol):
     """A linear map A, made by a weight, with what power iteration remembers of it."""
 
     u: Tensor  # [2, *output], unit vectors, the most stretched first
@@ -36,7 +36,7 @@ class Stretching(Protocol):
 
 @torch.no_grad()
 @full_precision()  # whatever the network's own convolutions are allowed
-def power_iterate(maps: Sequence[tuple[Stretching, Tensor]]) -> list[Tensor]:
+def power_iterate(maps: Sequence[tuple[LinearMap, Tensor]]) -> list[Tensor]:
     """One iteration of each map with its weight, in place; returns how much each stretches its first vector.
 
     All weights on one device and of one precision.
@@ -58,7 +58,7 @@ def power_iterate(maps: Sequence[tuple[Stretching, Tensor]]) -> list[Tensor]:
     return list(sigmas[:, 0].unbind())
 
 
-def start(a: Stretching, weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+def start(a: LinearMap, weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """(u, v) to begin with, from a random `u` `[2, *output]`, so that the map stretches them at once."""
     with torch.no_grad():
         v = [a.adjoint(weight, u)]

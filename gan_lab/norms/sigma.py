@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gan_lab.kernels import KernelLayout
+from gan_lab.layers import KernelLayout
 from gan_lab.norms.operator import LayerOperator
 from gan_lab.norms.power_iteration import power_iterate, start
 
@@ -41,7 +41,7 @@ class SigmaEstimator(nn.Module):
         values = self.singular_values()
         if not values:
             raise NotImplementedError
-        return torch.stack([value.stretch(weight) for value in values]).mean()
+        return torch.stack([value.estimate(weight) for value in values]).mean()
 
     def parts(self, weight: Tensor) -> dict[str, Tensor]:
         """What is logged beside sigma, by name, e.g. the two halves of the bidirectional one."""
@@ -71,7 +71,7 @@ class LargestSingularValue(SigmaEstimator):
         """Aᵀ, `[B, *output] -> [B, *input]`."""
         raise NotImplementedError
 
-    def slope(self, u: Tensor, v: Tensor) -> Tensor:
+    def weight_grad(self, u: Tensor, v: Tensor) -> Tensor:
         """`∂⟨u, A v⟩/∂W`, of the weight's shape, for one pair `[1, *output]`, `[1, *input]`."""
         raise NotImplementedError
 
@@ -79,7 +79,7 @@ class LargestSingularValue(SigmaEstimator):
         """A copy of the first pair, u `[1, *output]` and v `[1, *input]`."""
         return self.u[:1].clone(), self.v[:1].clone()
 
-    def stretch(self, weight: Tensor) -> Tensor:
+    def estimate(self, weight: Tensor) -> Tensor:
         """`⟨u, A v⟩`, a scalar."""
         u, v = self.pair()  # because a second pass may move them before the first one's backward
         return (u * self.image(weight, v)).sum()
@@ -114,7 +114,7 @@ class _SigmaOfMatrix(LargestSingularValue):
     def adjoint(self, weight: Tensor, u: Tensor) -> Tensor:
         return torch.bmm(u.transpose(0, 1), self.matrix(weight)).transpose(0, 1)
 
-    def slope(self, u: Tensor, v: Tensor) -> Tensor:
+    def weight_grad(self, u: Tensor, v: Tensor) -> Tensor:
         return self.as_weight(u[0].unsqueeze(2) * v[0].unsqueeze(1))
 
     def as_weight(self, matrix: Tensor) -> Tensor:
@@ -176,8 +176,8 @@ class SigmaOperator(LargestSingularValue):
     def adjoint(self, weight: Tensor, u: Tensor) -> Tensor:
         return self.operator.adjoint(weight, u)
 
-    def slope(self, u: Tensor, v: Tensor) -> Tensor:
-        return self.operator.slope(self.weight_shape, v, u)
+    def weight_grad(self, u: Tensor, v: Tensor) -> Tensor:
+        return self.operator.weight_grad(self.weight_shape, v, u)
 
     def parts(self, weight: Tensor) -> dict[str, Tensor]:
         return {"sigma_op": self(weight)}

@@ -21,7 +21,7 @@ from gan_lab.report.runs import (
     values,
 )
 from gan_lab.report.statistics import ALPHA, Mean, mean, welch
-from gan_lab.run_directory import FAILED
+from gan_lab.runs.directory import FAILED
 
 STEP_TIME = "speed/step_ms"
 FINAL, BEST = "final", "best"

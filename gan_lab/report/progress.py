@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gan_lab.lock import STALE
 from gan_lab.report.comparison import STEP_TIME, metrics, title
 from gan_lab.report.records import last_row
 from gan_lab.report.runs import UNKNOWN, Damaged, Run, plain
 from gan_lab.report.tables import duration
-from gan_lab.run_directory import DIVERGED, FAILED, FINISHED, INTERRUPTED, RUNNING, RunDirectory
+from gan_lab.runs.directory import DIVERGED, FAILED, FINISHED, INTERRUPTED, RUNNING, RunDirectory
+from gan_lab.runs.lock import STALE
 
 DEAD = "dead"  # says that it is running, and gives no sign of life
 DAMAGED = "damaged"

@@ -13,7 +13,7 @@ import yaml
 
 from gan_lab.config import NOT_IDENTITY
 from gan_lab.errors import UserError
-from gan_lab.run_directory import DIVERGED, FINISHED, RunDirectory
+from gan_lab.runs.directory import DIVERGED, FINISHED, RunDirectory
 
 UNKNOWN = "unknown"  # the state of a run whose status cannot be read
 AXES = ("dataset", "arch", "norm", "init", "loss", "penalty", "optimizer", "metrics")  # as labels name them

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gan_lab.run_directory import DIVERGED, FAILED, INTERRUPTED, RunDirectory
+from gan_lab.runs.directory import DIVERGED, FAILED, INTERRUPTED, RunDirectory
 from gan_lab.tracking.jsonl import read
 
 Row = Mapping[str, Any]  # of a metrics.jsonl

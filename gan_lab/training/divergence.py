@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from gan_lab import distributed
-from gan_lab.kernels import weighted_layers
+from gan_lab.distributed import collectives
+from gan_lab.layers import weighted_layers
 
 
 class Diverged(Exception):
@@ -110,7 +110,7 @@ def tracing(networks: Mapping[str, nn.Module]) -> Iterator[Callable[[], str]]:
     ]
 
     def culprit() -> str:
-        seen = distributed.gather_objects((first_bad[:1], growth))
+        seen = collectives.gather_objects((first_bad[:1], growth))
         bad = [name for names, _ in seen for name in names]
         largest = {name: max(grown.get(name, 0.0) for _, grown in seen) for name in growth}
         return bad[0] if bad else max(largest, key=largest.__getitem__, default="")

@@ -52,7 +52,7 @@ class Forward:
             return self.network(batch).float()
 
 
-def judges_alone(discriminator: nn.Module, images: Tensor) -> bool:
+def scores_are_per_sample(discriminator: nn.Module, images: Tensor) -> bool:
     """Whether each image's score depends on that image only, and not, as under batch norm, on its batch.
 
     Seen in the gradient of one score with respect to a few `images` `[B, 3, H, W]`, any but constant ones.

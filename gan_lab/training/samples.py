@@ -14,7 +14,7 @@ from torchvision.utils import make_grid
 from gan_lab.data import to_pixels
 from gan_lab.errors import UserError
 from gan_lab.files import replacing
-from gan_lab.streams import stream
+from gan_lab.rng import stream
 
 
 def generate(generator: nn.Module, latent_dim: int, seed: int, purpose: str, start: int, stop: int) -> Tensor:

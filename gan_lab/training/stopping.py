@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
-from gan_lab import distributed
+from gan_lab.distributed import collectives
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -43,7 +43,7 @@ class StopRequest:
 
     def agreed(self) -> str | None:
         """The signal that this rank was sent, or another; all ranks ask at the same time."""
-        number = distributed.largest(signal.Signals[self.signal_name] if self.signal_name else 0)
+        number = collectives.largest(signal.Signals[self.signal_name] if self.signal_name else 0)
         return signal.Signals(number).name if number else None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -14,15 +14,15 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.optim.lr_scheduler import LRScheduler
 
-from gan_lab import distributed, norms, probes
+from gan_lab import norms, probes
 from gan_lab.data import Batches
+from gan_lab.distributed import collectives
 from gan_lab.files import replacing
 from gan_lab.norms.bounds import PatchNorms
-from gan_lab.streams import stream
-from gan_lab.training import checkpoint
+from gan_lab.rng import stream
+from gan_lab.runs import checkpoint
 from gan_lab.training.divergence import Diverged, Watch, is_finite, problem, tracing
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.forward import IN_FULL_PRECISION, Execution, Forward
@@ -106,7 +106,7 @@ class Trainer:
         record_length: Callable[[], int],
         stop_requested: Callable[[], str | None],
         execution: Execution = IN_FULL_PRECISION,
-        in_one_pass: bool = False,
+        concatenate_real_and_fake: bool = False,
     ) -> None:
         self.generator = generator
         self.discriminator = discriminator
@@ -131,7 +131,9 @@ class Trainer:
         self.device = batches.device
         self._make_images = Forward(generator, self.device, execution)
         self._score = Forward(discriminator, self.device, execution)
-        self.in_one_pass = in_one_pass  # real and generated images, through D: see `judges_alone`
+        self.concatenate_real_and_fake = (
+            concatenate_real_and_fake  # real and generated images, through D: see `scores_are_per_sample`
+        )
         self.iteration = 0  # finished so far
         self.bad_since: int | None = None  # where divergence was noticed, if training goes on all the same
         self._unrecorded: dict[str, float] | None = (
@@ -199,7 +201,7 @@ class Trainer:
             self.save_checkpoint(unrecorded=row)
             raise
         self._unrecorded = None
-        distributed.from_first(lambda: self._log(iteration, row))
+        collectives.on_rank_zero(lambda: self._log(iteration, row))()
         stop = self.stop_requested()
         if _due(iteration, schedule.checkpoint_every) or is_last or stop:
             self.save_checkpoint()
@@ -265,9 +267,11 @@ class Trainer:
         real.requires_grad_(measure)
         fake.requires_grad_(measure)
         patches = PatchNorms(self.discriminator if audit else None)
-        with norms.evaluated(self.discriminator), parametrize.cached():  # one normalization for all passes
+        with (
+            norms.cached_weights(self.discriminator),
+        ):  # one normalization for all passes
             with patches:
-                batches = [torch.cat([real, fake])] if self.in_one_pass else [real, fake]
+                batches = [torch.cat([real, fake])] if self.concatenate_real_and_fake else [real, fake]
                 scores = [self._score(batch) for batch in batches]
             penalty = self._penalty(real, fake, iteration, step)
         real_scores, fake_scores = torch.cat(scores).chunk(2)
@@ -290,7 +294,7 @@ class Trainer:
                 score_gradients = torch.autograd.grad(loss, scores, retain_graph=True)
         self.d_optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        values = distributed.average(values, self.discriminator)
+        values = collectives.average(values, self.discriminator)
         if measure:
             with norms.frozen(self.discriminator):
                 measured |= probes.gradient_norms(self.discriminator, "d")
@@ -312,9 +316,8 @@ class Trainer:
         for parameter in self._discriminator_parameters:
             parameter.requires_grad_(False)
         with (
-            norms.evaluated(self.discriminator, moving=False),
-            norms.evaluated(self.generator),
-            parametrize.cached(),
+            norms.cached_weights(self.discriminator, update=False),
+            norms.cached_weights(self.generator),
         ):
             latents = self._latents(iteration, self.schedule.n_dis, self.g_batch_size)
             scores = self._score(self._make_images(latents))
@@ -323,7 +326,7 @@ class Trainer:
         loss = self.loss.generator(scores)
         self.g_optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        values = distributed.average({"loss/g": loss}, self.generator)
+        values = collectives.average({"loss/g": loss}, self.generator)
         if measure:
             values |= probes.gradient_norms(self.generator, "g")
             with norms.frozen(self.generator):
@@ -349,7 +352,7 @@ class Trainer:
     def _latents(self, iteration: int, step: int, count: int) -> Tensor:
         """This rank's share of the latents of one update, `[count, latent_dim]` from N(0, 1)."""
         rng = stream(self.seed, "latents", iteration, step, device=self.device)
-        return distributed.share(torch.randn(count, self.latent_dim, generator=rng, device=self.device))
+        return collectives.local_shard(torch.randn(count, self.latent_dim, generator=rng, device=self.device))
 
     def write_generator(self, path: Path) -> None:
         """Write the generator's weights as safetensors."""
@@ -364,10 +367,12 @@ class Trainer:
     def save_checkpoint(self, unrecorded: Mapping[str, float] | None = None) -> None:
         """Write the state after this iteration; `unrecorded` is its row if that still has to be recorded."""
         state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
-        state["record_length"] = distributed.from_first(self.record_length)
+        state["record_length"] = collectives.on_rank_zero(self.record_length)()
         state["unrecorded"] = None if unrecorded is None else dict(unrecorded)
         keep_every = self.schedule.keep_every
-        distributed.from_first(lambda: checkpoint.save(self.checkpoints, self.iteration, state, keep_every))
+        collectives.on_rank_zero(
+            lambda: checkpoint.save(self.checkpoints, self.iteration, state, keep_every)
+        )()
 
     def load_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Continue from a checkpoint's state; raises RuntimeError or KeyError if it is of other networks."""

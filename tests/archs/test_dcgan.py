@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gan_lab.archs.dcgan import Discriminator, Generator
-from gan_lab.kernels import weighted_layers
+from gan_lab.layers import weighted_layers
 
 BASES = {32: 4, 48: 6, 64: 8}  # m, the side of the smallest map
 

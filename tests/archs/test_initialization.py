@@ -8,7 +8,7 @@ from torch import nn
 
 from gan_lab.archs import initialization
 from gan_lab.archs.dcgan import Discriminator, Generator
-from gan_lab.kernels import weighted_layers
+from gan_lab.layers import weighted_layers
 
 # (layer, fan-in, fan-out), counted by hand.
 LAYERS = [

@@ -17,7 +17,7 @@ from gan_lab.archs.resnet import (
     UpBlock,
     initialize,
 )
-from gan_lab.kernels import weighted_layers
+from gan_lab.layers import weighted_layers
 
 SIZES = (32, 48, 64, 128)
 

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from gan_lab.benchmarks import MEASUREMENTS, Measurement, measure, overhead, plain, steps, training
-from gan_lab.benchmarks.program import Program, floating_point_operations
-from gan_lab.benchmarks.rows import Row
-from gan_lab.benchmarks.trainers import trainer_for
+from benchmarks import MEASUREMENTS, Measurement, measure, overhead, plain, steps, training
+from benchmarks.program import Program, floating_point_operations
+from benchmarks.rows import Row
+from benchmarks.trainers import trainer_for
 
 TINY = ("dataset=cifar10", "arch.width=0.0625", "norm=sn", "train.batch_size=2", "device=cpu")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gan_lab.benchmarks import rows
-from gan_lab.benchmarks.rows import Row
+from benchmarks import rows
+from benchmarks.rows import Row
 from gan_lab.errors import UserError
 
 ROWS = [Row("ratio/a", 1.25, "×"), Row("time/b", 12345.6, "ms"), Row("time/c", 0.00012346, "s")]

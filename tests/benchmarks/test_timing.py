@@ -5,8 +5,8 @@ import time
 import pytest
 import torch
 
-from gan_lab.benchmarks.program import kind, shares
-from gan_lab.benchmarks.timing import in_turn, seconds
+from benchmarks.program import kind, shares
+from benchmarks.timing import in_turn, seconds
 
 
 def test_all_are_measured_in_every_round_forth_and_back_and_the_first_round_is_thrown_away() -> None:

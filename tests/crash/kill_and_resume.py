@@ -35,10 +35,11 @@ import gan_lab.metrics.digits_extractor  # noqa: F401
 from gan_lab.config import compose, resolved, run_directory
 from gan_lab.metrics.evaluation import Evaluator
 from gan_lab.run import run
-from gan_lab.run_directory import FINISHED, RunDirectory
+from gan_lab.runs import checkpoint
+from gan_lab.runs.directory import FINISHED, RunDirectory
 from gan_lab.tracking import JsonLines
 from gan_lab.tracking.wandb import WandbTracker
-from gan_lab.training import Trainer, checkpoint, trainer
+from gan_lab.training import Trainer, trainer
 
 DEMO = [
     "experiment=tiny",

@@ -14,8 +14,8 @@ from kill_and_resume import differences
 
 from gan_lab.config import compose, resolved, run_directory
 from gan_lab.run import run
-from gan_lab.run_directory import RunDirectory
-from gan_lab.training import checkpoint
+from gan_lab.runs import checkpoint
+from gan_lab.runs.directory import RunDirectory
 
 
 def state(number: int) -> dict[str, Any]:

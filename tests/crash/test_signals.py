@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from kill_and_resume import differences, rows_of
 
-from gan_lab import parts
+from gan_lab import build
 from gan_lab.config import compose, resolved, run_directory
 from gan_lab.metrics.evaluation import Evaluator
 from gan_lab.run import run
-from gan_lab.run_directory import RunDirectory
+from gan_lab.runs import checkpoint
+from gan_lab.runs.directory import RunDirectory
 from gan_lab.tracking import JsonLines
-from gan_lab.training import Trainer, checkpoint, samples, trainer
+from gan_lab.training import Trainer, samples, trainer
 from gan_lab.training.stopping import SIGNALS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -186,7 +187,7 @@ def test_a_signal_before_training_ends_the_program_as_interrupted_with_nothing_w
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    at_call(monkeypatch, parts, "load_images", 1, number)
+    at_call(monkeypatch, build, "load_images", 1, number)
     assert run(compose(small)).exit_status == INTERRUPTED
     assert "Traceback" not in capsys.readouterr().err
     assert not directory(small).root.exists()

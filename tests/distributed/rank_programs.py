@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 import gan_lab.run
-from gan_lab import distributed, launch
 from gan_lab.config import compose
 from gan_lab.data import write_array
+from gan_lab.distributed import collectives, env
+from gan_lab.distributed.batch_norm import synchronize
 from gan_lab.errors import UserError
 from gan_lab.metrics import Evaluator, Protocol
 from gan_lab.metrics.extractors import Extractor
 from gan_lab.run import run
 from gan_lab.training import Trainer
-from gan_lab.training.batch_norm import synchronize
 
 # --- what one process and two ranks must agree on
 
@@ -31,20 +31,20 @@ def normalized(shape: tuple[int, ...], momentum: float | None, affine: bool) -> 
     """Two batches through a batch norm, and the gradients: of the mean loss of the whole batch."""
     kind = nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
     norm: nn.Module = kind(shape[1], momentum=momentum, affine=affine).double()
-    if distributed.count() > 1:
+    if env.world_size() > 1:
         synchronize(norm)
     whole = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 3
     weights = torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    x, weight = distributed.share(whole).requires_grad_(), distributed.share(weights)
-    norm(2 * distributed.share(whole))
+    x, weight = collectives.local_shard(whole).requires_grad_(), collectives.local_shard(weights)
+    norm(2 * collectives.local_shard(whole))
     output = norm(x)
     loss = (output * weight).square().mean()
     loss.backward()
-    values = distributed.average({"loss": loss}, norm)
+    values = collectives.average({"loss": loss}, norm)
     assert x.grad is not None
     return {
-        "output": distributed.gather(output.detach()),
-        "input gradient": distributed.gather(x.grad) / distributed.count(),
+        "output": collectives.gather(output.detach()),
+        "input gradient": collectives.gather(x.grad) / env.world_size(),
         "eval": norm.eval()(whole).detach(),
         **values,
         **{f"{name} gradient": p.grad for name, p in norm.named_parameters() if p.grad is not None},
@@ -67,10 +67,12 @@ class ToyFeatures(nn.Module):
 def judged(folder: Path, count: int) -> dict[str, float]:
     """All metrics of so many generated images, in batches of 16."""
     pixels = np.random.default_rng(0).integers(0, 256, (64, 3, 8, 8), np.uint8)
-    real = distributed.in_turn(lambda: write_array(folder / "real.npy", pixels, {}))
+    real = collectives.rank_zero_first(lambda: write_array(folder / "real.npy", pixels, {}))()
     protocol = Protocol(count, is_splits=3, kid_subset_size=20, metrics=("fid", "is", "kid", "prc"))
     extractor = Extractor(ToyFeatures().eval(), {"name": "toy"}, "")
-    evaluator = distributed.in_turn(lambda: Evaluator(extractor, real, folder / "cache", protocol, 16))
+    evaluator = collectives.rank_zero_first(
+        lambda: Evaluator(extractor, real, folder / "cache", protocol, 16)
+    )()
     return evaluator.evaluate(made_images)
 
 
@@ -84,17 +86,19 @@ def made_images(start: int, stop: int) -> Tensor:
 
 def talk(folder: Path) -> None:
     """Each function of `distributed`, once."""
-    with distributed.joined("cpu"):
-        rank = launch.place().rank
+    with collectives.joined("cpu"):
+        rank = env.rank()
         network = nn.Linear(2, 1)
         network.weight.grad = torch.full((1, 2), float(rank))
         values = {"a": torch.tensor(rank + 1.0), "b": torch.tensor(float("nan") if rank else 0.0)}
-        averaged = distributed.average(values, network)
+        averaged = collectives.average(values, network)
         batch = torch.arange(12.0).view(6, 2)
         errors = {
-            "of the first": caught(lambda: distributed.from_first(lambda: refuse("first"))),
-            "of the second": caught(lambda: distributed.in_turn(lambda: refuse("second") if rank else 1)),
-            "a defect": caught(lambda: distributed.from_first(lambda: 1 / 0)),
+            "of the first": caught(lambda: collectives.on_rank_zero(lambda: refuse("first"))()),
+            "of the second": caught(
+                lambda: collectives.rank_zero_first(lambda: refuse("second") if rank else 1)()
+            ),
+            "a defect": caught(lambda: collectives.on_rank_zero(lambda: 1 / 0)()),
         }
         calls: list[tuple[int, int]] = []
 
@@ -103,21 +107,21 @@ def talk(folder: Path) -> None:
             return torch.arange(start, stop), torch.arange(start, stop).view(-1, 1) * 1.5
 
         seen = {
-            "share": distributed.share(batch),
-            "gathered": distributed.gather(distributed.share(batch)),
+            "share": collectives.local_shard(batch),
+            "gathered": collectives.gather(collectives.local_shard(batch)),
             "averaged": averaged,
             "gradient": network.weight.grad,
             "bias": network.bias.grad,
-            "largest": distributed.largest(rank * 7),
-            "objects": distributed.gather_objects({"rank": rank}),
-            "from first": distributed.from_first(lambda: f"rank {rank}"),
-            "shares": [distributed.in_shares(rows, 10, stop, 3) for stop in (16, 15, 13, 11)],
+            "largest": collectives.largest(rank * 7),
+            "objects": collectives.gather_objects({"rank": rank}),
+            "from first": collectives.on_rank_zero(lambda: f"rank {rank}")(),
+            "shares": [collectives.in_shards(rows, 10, stop, 3) for stop in (16, 15, 13, 11)],
             "calls": calls,
             "errors": errors,
-            "is first": distributed.is_first(),
+            "is first": env.is_rank_zero(),
             "normalized": [normalized(shape, momentum, affine) for shape, momentum, affine in SHAPES],
             "judged": [judged(folder, count) for count in (64, 70, 37)],
-            "speaks": distributed.speaks(),
+            "speaks": collectives.speaks(),
         }
     torch.save(seen, folder / f"seen-{rank}.pt")
 
@@ -168,9 +172,9 @@ def stop(folder: Path, overrides: list[str]) -> int:
     step = Trainer.generator_step
 
     def signalling(self: Trainer, iteration: int, *arguments: Any) -> dict[str, Tensor]:
-        if launch.place().rank == 1 and iteration == 5:
+        if env.rank() == 1 and iteration == 5:
             os.kill(os.getppid(), signal.SIGTERM)
-        if launch.place().rank == 1 and iteration >= 5:
+        if env.rank() == 1 and iteration >= 5:
             time.sleep(0.2)
         return step(self, iteration, *arguments)
 
@@ -183,7 +187,7 @@ def fail(folder: Path, overrides: list[str]) -> int:
     step = Trainer.generator_step
 
     def failing(self: Trainer, iteration: int, *arguments: Any) -> dict[str, Tensor]:
-        if launch.place().rank == 1 and iteration == 3:
+        if env.rank() == 1 and iteration == 3:
             raise ZeroDivisionError("a defect of one rank")
         return step(self, iteration, *arguments)
 
@@ -210,7 +214,7 @@ def _left_in(folder: Path) -> Iterator[None]:
     def leaving(trainer: Trainer, *arguments: Any) -> str:
         state = conclude(trainer, *arguments)
         parts = {name: part.state_dict() for name, part in trainer._parts().items()}
-        rank = launch.place().rank
+        rank = env.rank()
         torch.save({"iteration": trainer.iteration, "state": state, **parts}, folder / f"rank-{rank}.pt")
         return state
 
@@ -226,7 +230,7 @@ PROGRAMS = {program.__name__: program for program in (everything, stop, fail)}
 if __name__ == "__main__":
     torch.set_num_threads(1)
     name, where, *rest = sys.argv[1:]
-    launch.prepare(rest)
+    env.prepare(rest)
     status = PROGRAMS[name](Path(where), rest)
-    Path(where, f"status-{launch.place().rank}").write_text(str(status))
+    Path(where, f"status-{env.rank()}").write_text(str(status))
     sys.exit(status)

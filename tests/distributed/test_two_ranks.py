@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gan_lab.config import compose, resolved, run_directory
 from gan_lab.run import run
-from gan_lab.run_directory import RunDirectory
+from gan_lab.runs.directory import RunDirectory
 
 Rows = list[dict[str, float]]
 Recorded = Callable[[Path], Rows]
@@ -162,7 +162,7 @@ def test_what_ranks_tell_each_other(runs: Runs) -> None:
         assert seen["errors"]["of the first"] == "UserError: the first cannot"
         assert seen["errors"]["of the second"] == "UserError: the second cannot"
     assert first["errors"]["a defect"] == "ZeroDivisionError: division by zero"
-    assert second["errors"]["a defect"] == "Lost: another rank failed (ZeroDivisionError)"
+    assert second["errors"]["a defect"] == "RankFailure: another rank failed (ZeroDivisionError)"
     assert (first["is first"], second["is first"]) == (True, False)
     assert sorted([first["speaks"], second["speaks"]]) == [False, True]
 

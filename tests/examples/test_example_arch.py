@@ -11,8 +11,8 @@ import torch
 
 from gan_lab.config import compose
 from gan_lab.errors import UserError
+from gan_lab.load import load
 from gan_lab.run import run
-from gan_lab.trained import load
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/arch"
 

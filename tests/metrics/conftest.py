@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_lab.benchmarks.evaluation import write_random_weights
+from benchmarks.evaluation import write_random_weights
 from gan_lab.data import ImageArray, write_array
 from gan_lab.metrics import digits_extractor
 from gan_lab.metrics.extractors import Extractor

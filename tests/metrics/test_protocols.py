@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_lab import parts
+from gan_lab import build
 from gan_lab.config import check_metrics, compose, resolved
 from gan_lab.data import ImageArray
 from gan_lab.errors import UserError
@@ -30,9 +30,9 @@ def judged_by(
     def judge(generated: Tensor, *overrides: str) -> tuple[dict[str, float], int, int]:
         data = tmp_path_factory.mktemp("data")
         extractor = projection()
-        monkeypatch.setattr(parts, "create_extractor", lambda *_: extractor)
+        monkeypatch.setattr(build, "create_extractor", lambda *_: extractor)
         config = resolved(compose([f"paths.data={data}", "metrics.batch_size=5000", *overrides]))
-        evaluator = parts.build_evaluator(config, array, torch.device("cpu"))
+        evaluator = build.build_evaluator(config, array, torch.device("cpu"))
         assert evaluator is not None
         real = extractor.network.seen
         values = evaluator.evaluate(lambda start, stop: generated[start:stop])
@@ -82,7 +82,7 @@ def test_the_fast_protocol_is_named_as_such(judged_by: Judge, images: Images) ->
 def test_no_metrics() -> None:
     config = resolved(compose(["metrics=none"]))
     check_metrics(config)
-    assert parts.build_evaluator(config, None, torch.device("cpu")) is None  # type: ignore[arg-type]
+    assert build.build_evaluator(config, None, torch.device("cpu")) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from gan_lab import losses, norms, probes
 from gan_lab.archs.resnet import Down, DownBlock, SumPool
-from gan_lab.kernels import weighted_layers
+from gan_lab.layers import weighted_layers
 from gan_lab.norms.audit import audit
 from gan_lab.norms.bounds import PatchNorms, gradient_bounds, weight_factor
 from gan_lab.norms.parametrization import SpectralNormalization

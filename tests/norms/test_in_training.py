@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_lab import norms, parts, run
+from gan_lab import build, norms, run
 from gan_lab.config import compose, resolved, run_directory
 from gan_lab.norms import SigmaOperator, SigmaOut, parametrization, power_iteration, sigma
 
@@ -65,10 +65,10 @@ def test_vectors_move_once_in_each_update_of_their_network(
         steps.update(id(value) for value, _ in maps)
         return iterate(maps)
 
-    build = parts.build_networks
+    build_networks = build.build_networks
 
     def remembered(*arguments: object) -> tuple[nn.Module, nn.Module]:
-        networks = build(*arguments)
+        networks = build_networks(*arguments)
         for kind, network in zip(("generator", "discriminator"), networks, strict=True):
             for _, _, norm in norms.normalized_layers(network):
                 kinds[id(norm.estimator)] = kind
@@ -77,7 +77,7 @@ def test_vectors_move_once_in_each_update_of_their_network(
 
     for module in (parametrization, sigma):
         monkeypatch.setattr(module, "power_iterate", counted)
-    monkeypatch.setattr(parts, "build_networks", remembered)
+    monkeypatch.setattr(build, "build_networks", remembered)
     iterations = 5
     overrides = ["norm=sn", f"norm.target={target}", f"optimizer.n_dis={n_dis}", "train.sample_every=2"]
     overrides += ["norm.n_power_iterations=1"]
@@ -130,7 +130,7 @@ def test_a_normalized_generator_is_trained_and_written(tiny: list[str], recorded
 
 def test_networks_of_a_config_are_normalized_at_their_own_sizes(tiny: list[str]) -> None:
     config = resolved(compose([*tiny, "norm=strict_sn", "norm.target=both", "arch.width=0.02"]))
-    generator, discriminator = parts.build_networks(config, torch.device("cpu"))
+    generator, discriminator = build.build_networks(config, torch.device("cpu"))
     for network in (generator, discriminator):
         for _, layer, norm in norms.normalized_layers(network):
             assert isinstance(norm.estimator, SigmaOperator)

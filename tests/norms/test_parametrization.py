@@ -39,17 +39,17 @@ class Alone(nn.Module):
 
 
 class Together(Alone):
-    """The network, all weights evaluated at once."""
+    """The network, all weights cached_weights at once."""
 
     def forward(self, x: Tensor) -> Tensor:
-        with norms.evaluated(self.net):
+        with norms.cached_weights(self.net):
             return self.net(x)
 
 
 @every_norm
 @every_gamma
-@pytest.mark.parametrize("evaluated", [Alone, Together])
-def test_gradients_equal_finite_differences(estimator: str, gamma: str, evaluated: type[Alone]) -> None:
+@pytest.mark.parametrize("cached_weights", [Alone, Together])
+def test_gradients_equal_finite_differences(estimator: str, gamma: str, cached_weights: type[Alone]) -> None:
     """Of the scores by every parameter, scales included, in float64 with the vectors held fixed."""
     net = network().double()
     x = images().double()
@@ -62,7 +62,7 @@ def test_gradients_equal_finite_differences(estimator: str, gamma: str, evaluate
 
     def scores(*values: Tensor) -> Tensor:
         parameters = {f"net.{name}": value for name, value in zip(named, values, strict=True)}
-        return functional_call(evaluated(net), parameters, x)
+        return functional_call(cached_weights(net), parameters, x)
 
     values = tuple(parameter.detach().requires_grad_() for parameter in named.values())
     assert gradcheck(scores, values, eps=1e-6, atol=1e-7, rtol=1e-5, fast_mode=False)

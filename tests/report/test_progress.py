@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from synthetic_runs import make_run
 
-from gan_lab.lock import STALE, RunLock
 from gan_lab.report.progress import Progress, progress, table
 from gan_lab.report.runs import find
+from gan_lab.runs.lock import STALE, RunLock
 
 
 def age(folder: Path, seconds: float) -> None:

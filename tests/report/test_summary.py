@@ -8,7 +8,7 @@ import pytest
 
 from gan_lab.config import compose
 from gan_lab.report.summary import extremes, stopped_learning, summary
-from gan_lab.run_directory import RunDirectory
+from gan_lab.runs.directory import RunDirectory
 from gan_lab.tracking.jsonl import read
 
 ROOT = Path(__file__).resolve().parents[2]

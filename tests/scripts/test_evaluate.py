@@ -9,8 +9,8 @@ from PIL import Image
 
 from gan_lab.config import compose, resolved
 from gan_lab.data import open_array
-from gan_lab.judging import _own_dataset
-from gan_lab.trained import load
+from gan_lab.evaluate import _own_dataset
+from gan_lab.load import load
 from gan_lab.training.samples import write_images
 
 Main = Callable[[list[str]], int]

@@ -12,8 +12,8 @@ from typing import Any
 
 from six_runs import CHECKPOINT_EVERY, LOG_EVERY, SweepOfSix
 
-from gan_lab.run_directory import RunDirectory
-from gan_lab.training import checkpoint
+from gan_lab.runs import checkpoint
+from gan_lab.runs.directory import RunDirectory
 
 INTERRUPTED = 4
 

@@ -14,7 +14,7 @@ from six_runs import ITERATIONS, LOG_EVERY, SweepOfSix
 
 from gan_lab.report.progress import QUEUED, progress
 from gan_lab.report.runs import find
-from gan_lab.run_directory import INTERRUPTED, RUNNING
+from gan_lab.runs.directory import INTERRUPTED, RUNNING
 
 pytestmark = pytest.mark.skipif(
     bool(one_node_slurm.missing()),

@@ -15,8 +15,9 @@ from gan_lab.config import compose, resolved, run_directory
 from gan_lab.data import Batches
 from gan_lab.losses import Hinge, Wasserstein
 from gan_lab.run import run
-from gan_lab.run_directory import RunDirectory
-from gan_lab.training import Diverged, Schedule, Trainer, checkpoint
+from gan_lab.runs import checkpoint
+from gan_lab.runs.directory import RunDirectory
+from gan_lab.training import Diverged, Schedule, Trainer
 from gan_lab.training.divergence import Watch, is_finite, problem
 
 PIXELS, LATENT, HIDDEN = 4, 3, 6

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gan_lab import parts
+from gan_lab import build
 from gan_lab.config import compose, resolved
 from gan_lab.run import run
 from gan_lab.tracking import Trackers
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 def built(overrides: list[str], folder: Path) -> Trainer:
     config = resolved(compose(overrides))
-    make = parts.build_trainer(config, parts.load_images(config), CPU)
+    make = build.build_trainer(config, build.load_images(config), CPU)
     return make(
         sink=Trackers([]),
         evaluate=None,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gan_lab import norms
 from gan_lab.archs.dcgan import Discriminator
-from gan_lab.training.forward import judges_alone
+from gan_lab.training.forward import scores_are_per_sample
 
 
 class MinibatchDeviation(nn.Module):
@@ -49,7 +49,7 @@ def test_who_judges_alone(discriminator: nn.Module, expected: bool) -> None:
     norms.normalize(discriminator, norms.SigmaOut, warmup_iterations=0)
     before = {name: value.clone() for name, value in discriminator.state_dict().items()}
     random = torch.get_rng_state()
-    assert judges_alone(discriminator, images()) is expected
+    assert scores_are_per_sample(discriminator, images()) is expected
     torch.testing.assert_close(dict(discriminator.state_dict()), before, rtol=0, atol=0)
     assert torch.equal(torch.get_rng_state(), random)
     assert all(parameter.grad is None for parameter in discriminator.parameters())
@@ -59,8 +59,8 @@ def test_who_judges_alone(discriminator: nn.Module, expected: bool) -> None:
 def test_one_pass_trains_as_two(tiny: list[str], tmp_path: Path, choice: str) -> None:
     """Losses, scores, probes, audited bounds and gradients, to rounding."""
     together, apart = (built([*tiny, choice], tmp_path) for _ in range(2))
-    assert together.in_one_pass
-    apart.in_one_pass = False
+    assert together.concatenate_real_and_fake
+    apart.concatenate_real_and_fake = False
     values = [trainer.iterate(1, measure=True, audit=True) for trainer in (together, apart)]
     torch.testing.assert_close(*values, rtol=1e-4, atol=1e-5)
     gradients = [
@@ -82,7 +82,7 @@ def test_batch_norm_in_the_discriminator_keeps_its_two_passes(
 
     monkeypatch.setattr(Discriminator, "__init__", with_batch_norm)
     trainer = built([*tiny, "norm=none"], tmp_path)
-    assert not trainer.in_one_pass
+    assert not trainer.concatenate_real_and_fake
     sizes: list[int] = []
     trainer.discriminator.register_forward_hook(lambda _, inputs, output: sizes.append(len(output)))
     trainer.iterate(1)

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from gan_lab import parts
+from gan_lab import build
+from gan_lab.build import build_networks
 from gan_lab.config import compose, resolved, run_directory, run_id
 from gan_lab.data import Batches
-from gan_lab.parts import build_networks
 from gan_lab.penalties import GradientPenalty
+from gan_lab.rng import stream
 from gan_lab.run import run
-from gan_lab.streams import stream
 from gan_lab.training.samples import generate, write_grid
 
 
@@ -163,7 +163,7 @@ def test_each_network_s_update_has_its_own_batch_size(
         discriminator.register_forward_hook(lambda module, inputs, _: sizes.append(("D", len(inputs[0]))))
         return generator, discriminator
 
-    monkeypatch.setattr(parts, "build_networks", watched)
+    monkeypatch.setattr(build, "build_networks", watched)
     chosen = ["train.batch_size=3", "train.g_batch_size=7", "optimizer.n_dis=2", "train.iterations=1"]
     train([*base, *chosen, "norm=none", "train.sample_every=0"])
     discriminator_update = [("G", 3), ("D", 2 * 3)]  # real and generated images in one pass

@@ -17,8 +17,9 @@ from torch.func import functional_call
 from gan_lab import norms
 from gan_lab.data import Batches
 from gan_lab.losses import Hinge
-from gan_lab.streams import stream
-from gan_lab.training import Diverged, Interrupted, Schedule, Trainer, checkpoint
+from gan_lab.rng import stream
+from gan_lab.runs import checkpoint
+from gan_lab.training import Diverged, Interrupted, Schedule, Trainer
 from gan_lab.training.forward import IN_FULL_PRECISION, Execution
 
 LATENTS, SIZE = 6, 8

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import gan_lab
-from gan_lab import run_directory
 from gan_lab.errors import UserError
-from gan_lab.run_directory import RUNNING, RunDirectory
+from gan_lab.runs import directory as run_directory
+from gan_lab.runs.directory import RUNNING, RunDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.utils import parametrize
 
+from benchmarks.rows import Row, median_ratio
+from benchmarks.timing import seconds
+from benchmarks.trainers import trainer_for
 from gan_lab import norms
-from gan_lab.benchmarks.rows import Row, median_ratio
-from gan_lab.benchmarks.timing import seconds
-from gan_lab.benchmarks.trainers import trainer_for
 from gan_lab.tracking import JsonLines, Trackers
 from gan_lab.training import Trainer
 
@@ -80,12 +79,12 @@ def bare_steps(trainer: Trainer, iterations: int) -> None:
     for _ in range(iterations):
         with torch.no_grad():
             fake = generator(latents)
-        with norms.evaluated(discriminator), parametrize.cached():
+        with norms.cached_weights(discriminator):
             real_scores, fake_scores = discriminator(torch.cat([images, fake])).chunk(2)
         _update(trainer.d_optimizer, sum(trainer.loss.discriminator(real_scores, fake_scores)))
         for parameter in parameters:
             parameter.requires_grad_(False)
-        with norms.evaluated(discriminator, moving=False), parametrize.cached():
+        with norms.cached_weights(discriminator, update=False):
             scores = discriminator(generator(latents))
         for parameter in parameters:
             parameter.requires_grad_(True)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from gan_lab.benchmarks import command, data, evaluation, overhead, steps, training
-from gan_lab.benchmarks.rows import Row
+from benchmarks import command, data, evaluation, overhead, steps, training
+from benchmarks.rows import Row
 
 
 @dataclass(frozen=True)

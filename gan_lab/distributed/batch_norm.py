@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gan_lab import distributed
+from gan_lab.distributed import collectives, env
 
 
 class SynchronizedBatchNorm(_BatchNorm):
@@ -23,10 +23,10 @@ class SynchronizedBatchNorm(_BatchNorm):
             return super().forward(input)
         axes, shape = [0, *range(2, input.ndim)], [1, -1] + [1] * (input.ndim - 2)
         wide = input.to(torch.promote_types(input.dtype, torch.float32))
-        mean = distributed.mean(wide.mean(axes))
+        mean = collectives.mean(wide.mean(axes))
         centred = wide - mean.view(shape)
-        variance = distributed.mean(centred.square().mean(axes))  # biased, as batch norm divides by it
-        self._keep(mean, variance, distributed.count() * input.numel() // input.shape[1])
+        variance = collectives.mean(centred.square().mean(axes))  # biased, as batch norm divides by it
+        self._keep(mean, variance, env.world_size() * input.numel() // input.shape[1])
         scale = (variance + self.eps).rsqrt()
         if self.affine:
             scale = scale * self.weight

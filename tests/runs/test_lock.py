@@ -16,17 +16,17 @@ from pathlib import Path
 
 import pytest
 
-from gan_lab import lock
 from gan_lab.config import compose, resolved, run_directory
 from gan_lab.errors import UserError
-from gan_lab.lock import RunLock
 from gan_lab.run import run
-from gan_lab.run_directory import RunDirectory
+from gan_lab.runs import lock
+from gan_lab.runs.directory import RunDirectory
+from gan_lab.runs.lock import RunLock
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from gan_lab.lock import RunLock
+from gan_lab.runs.lock import RunLock
 with RunLock(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(600)

@@ -6,9 +6,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from gan_lab.benchmarks.rows import Row, median_ratio
-from gan_lab.benchmarks.timing import in_turn, seconds
-from gan_lab.benchmarks.trainers import trainer_for
+from benchmarks.rows import Row, median_ratio
+from benchmarks.timing import in_turn, seconds
+from benchmarks.trainers import trainer_for
 
 NORMS = ("none", "sn", "ssn", "bsn", "bssn", "strict_sn")
 WIDTHS = (0.25, 0.5, 1.0)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from gan_lab.device import allow_tf32, full_precision
 from gan_lab.norms import operator
-from gan_lab.precision import allow_tf32, full_precision
 
 CUDNN: Any = torch.backends.cudnn
 

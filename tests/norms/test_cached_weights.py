@@ -30,7 +30,7 @@ def test_it_trains_as_layer_by_layer(estimator: str, gamma: str, steps: int) -> 
     )
     x = images().double()
     for _ in range(3):
-        with norms.evaluated(net):
+        with norms.cached_weights(net):
             scores = net(x) + net(2 * x)
         with parametrize.cached():
             expected = twin(x) + twin(2 * x)
@@ -48,7 +48,7 @@ def test_it_trains_as_layer_by_layer(estimator: str, gamma: str, steps: int) -> 
 @every_norm
 def test_vectors_move_when_it_begins_and_never_inside(estimator: str) -> None:
     net, twin = normalized(estimator, warmup_iterations=0), normalized(estimator, warmup_iterations=1)
-    with norms.evaluated(net):
+    with norms.cached_weights(net):
         after = vectors(net)
         for one, other in zip(after, vectors(twin), strict=True):
             torch.testing.assert_close(one[0], other[0])
@@ -62,18 +62,18 @@ def test_vectors_move_when_it_begins_and_never_inside(estimator: str) -> None:
 def test_nothing_moves_in_eval_mode_where_frozen_or_if_not_moving(estimator: str) -> None:
     net = normalized(estimator, warmup_iterations=0)
     before, expected = vectors(net), net.eval()(images())
-    with norms.evaluated(net):
+    with norms.cached_weights(net):
         torch.testing.assert_close(net(images()), expected)
-    with norms.frozen(net.train()), norms.evaluated(net):
+    with norms.frozen(net.train()), norms.cached_weights(net):
         torch.testing.assert_close(net(images()), expected)
-    with norms.evaluated(net, moving=False):
+    with norms.cached_weights(net, update=False):
         torch.testing.assert_close(net(images()), expected)
     assert not any(moved(before, net))
 
 
 def test_it_ends_with_an_error_too() -> None:
     net = normalized("out")
-    with pytest.raises(RuntimeError, match="a pass that fails"), norms.evaluated(net):
+    with pytest.raises(RuntimeError, match="a pass that fails"), norms.cached_weights(net):
         raise RuntimeError("a pass that fails")
     before, scores = vectors(net), net.eval()(images())
     with torch.no_grad():
@@ -87,7 +87,7 @@ def test_layers_without_a_gradient_get_none_and_a_learned_scale_gets_its_own() -
     net, twin = (normalized("bidirectional", "per_layer").eval() for _ in range(2))
     for one in (net, twin):
         norms.trained_weight(one[0]).requires_grad_(False)
-    with norms.evaluated(net):
+    with norms.cached_weights(net):
         found = gradients(net, net(images()).sum())
     expected = gradients(twin, twin(images()).sum())
     assert [one is None for one in found] == [one is None for one in expected]
@@ -98,14 +98,14 @@ def test_layers_without_a_gradient_get_none_and_a_learned_scale_gets_its_own() -
 
 def test_a_layer_that_takes_no_part_gets_no_gradient() -> None:
     net = normalized("out")
-    with norms.evaluated(net):
+    with norms.cached_weights(net):
         found = gradients(net, net[0](images()).sum())
     assert [one is None for one in found] == [name[0] != "0" for name, _ in net.named_parameters()]
 
 
 def test_a_second_gradient_is_refused() -> None:
     net = normalized("out").eval()
-    with norms.evaluated(net):
+    with norms.cached_weights(net):
         loss = net(images()).square().sum()
     (first,) = torch.autograd.grad(loss, norms.trained_weight(net[0]), create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
@@ -131,7 +131,7 @@ def test_an_estimator_of_the_users_own_beside_ours() -> None:
     norms.normalize(ours, ESTIMATORS["out"])
     ((_, _, norm),) = norms.normalized_layers(own)
     before = vectors(ours)
-    with norms.evaluated(net), parametrize.cached():
+    with norms.cached_weights(net), parametrize.cached():
         own(images()), own(images())
         assert norm.estimator.steps == 1
         torch.testing.assert_close(own.weight.norm(), torch.tensor(1.0))
@@ -145,7 +145,7 @@ def test_layers_of_several_precisions(estimator: str) -> None:
     nets = [normalized(estimator, seed=seed, warmup_iterations=3) for seed in (0, 1)]
     nets[1].double()
     both, twins = nn.ModuleList(nets), [copy.deepcopy(net) for net in nets]
-    with norms.evaluated(both):
+    with norms.cached_weights(both):
         scores = [nets[0](images()), nets[1](images().double())]
     expected = [twins[0](images()), twins[1](images().double())]
     torch.testing.assert_close(scores, expected)
@@ -153,5 +153,5 @@ def test_layers_of_several_precisions(estimator: str) -> None:
 
 def test_a_network_without_norms_is_left_alone() -> None:
     net = network()
-    with norms.evaluated(net):
+    with norms.cached_weights(net):
         assert net(images()).shape == (3,)

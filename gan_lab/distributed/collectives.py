@@ -1,9 +1,9 @@
 """N ranks that compute what one process would: data parallelism over `torch.distributed`.
 
-What is random is drawn whole by every rank, which takes its `share` of the rows; gradients and losses are
-averaged over the ranks, so that weights, optimizers and the norms' vectors move alike on all of them without
-being sent; and what touches the disk or the terminal is done by the first rank, the others following what it
-found. A single process comes through every function here without a call to `torch.distributed`.
+What is random is drawn whole by every rank, which takes its `local_shard` of the rows; gradients and losses
+are averaged over the ranks, so that weights, optimizers and the norms' vectors move alike on all of them
+without being sent; and what touches the disk or the terminal is done by rank zero, the others following what
+it found. A single process calls nothing of `torch.distributed`.
 
 The gradients of an update, and its losses with them, are one flat buffer in one all-reduce after the backward
 pass. DistributedDataParallel would begin sooner, but it wants one forward pass through its wrapper for one
@@ -12,28 +12,29 @@ the generator's update goes through it frozen. The networks are small: a few MB 
 """
 
 import contextlib
+import functools
 import itertools
 import pickle
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from gan_lab import launch
+from gan_lab.distributed.env import is_rank_zero, rank, world_size
 from gan_lab.errors import UserError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
-PATIENCE = timedelta(days=1)  # others wait while the first prepares a dataset; a rank that died is noticed
+TIMEOUT = timedelta(days=1)  # others wait while the first prepares a dataset; a rank that died is noticed
 
 _meetings = itertools.count()
-_here = launch.Place()
 _store: Any = None  # of the group, for what must work when a rank is gone
 
 
-class Lost(RuntimeError):
+class RankFailure(RuntimeError):
     """Another rank failed, or is gone; it says why itself."""
 
 
@@ -41,34 +42,27 @@ class Lost(RuntimeError):
 def joined(device: str) -> Iterator[None]:
     """Inside the block this process is one of those that a launcher started, if it did start several.
 
-    Raises UserError where they cannot meet, Lost where one is gone before this one is done with it.
+    Raises UserError where they cannot meet, RankFailure where one is gone before this one is done with it.
     """
-    global _here, _store
-    place = launch.place()
-    if place.count == 1:
+    global _store
+    if world_size() == 1:
         yield
         return
     import torch.distributed as dist
 
     try:
-        store, _, _ = next(dist.rendezvous("env://", place.rank, place.count, timeout=timedelta(minutes=5)))
+        store, _, _ = next(dist.rendezvous("env://", rank(), world_size(), timeout=timedelta(minutes=5)))
         _store = dist.PrefixStore(f"gan-lab-{next(_meetings)}", store)  # not to meet an earlier group
         on_gpus = device != "cpu" and torch.cuda.is_available()
         backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
-        dist.init_process_group(
-            backend, store=_store, rank=place.rank, world_size=place.count, timeout=PATIENCE
-        )
+        dist.init_process_group(backend, store=_store, rank=rank(), world_size=world_size(), timeout=TIMEOUT)
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"the {place.count} ranks of WORLD_SIZE cannot meet ({reason}): start them with torchrun, or "
+            f"the {world_size()} ranks of WORLD_SIZE cannot meet ({reason}): start them with torchrun, or "
             "unset WORLD_SIZE"
         ) from error
-    _here = place
-    try:
-        yield
-    finally:
-        _here = launch.Place()
+    yield
     dist.destroy_process_group()  # not after an error: it would wait for the others
 
 
@@ -80,31 +74,16 @@ def _talking() -> Iterator[Any]:
     try:
         yield dist
     except RuntimeError as error:
-        raise Lost(
+        raise RankFailure(
             "another rank failed or is gone; the same command goes on from the last checkpoint"
         ) from error
 
 
-def count() -> int:
-    """How many ranks there are."""
-    return _here.count
-
-
-def local_rank() -> int:
-    """This process's number among those of its host."""
-    return _here.local
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
-    return _here.rank == 0
-
-
-def share(whole: Tensor) -> Tensor:
+def local_shard(whole: Tensor) -> Tensor:
     """This rank's rows `[B / count, ...]` of what all have drawn alike, `[B, ...]`, B a multiple of count."""
-    if _here.count == 1:
+    if world_size() == 1:
         return whole
-    return whole.unflatten(0, (_here.count, -1))[_here.rank]
+    return whole.unflatten(0, (world_size(), -1))[rank()]
 
 
 def average(values: dict[str, Tensor], network: nn.Module | None = None) -> dict[str, Tensor]:
@@ -113,7 +92,7 @@ def average(values: dict[str, Tensor], network: nn.Module | None = None) -> dict
     Where a rank's scalars are means over its share of a batch, and the gradients those of such a mean, the
     results are the whole batch's.
     """
-    if _here.count == 1:
+    if world_size() == 1:
         return values
     parameters = network.parameters() if network else ()
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -121,7 +100,7 @@ def average(values: dict[str, Tensor], network: nn.Module | None = None) -> dict
     flat = torch.cat([*(gradient.flatten() for gradient in gradients), scalars])
     with _talking() as dist:
         dist.all_reduce(flat)
-    flat /= _here.count
+    flat /= world_size()
     *pieces, scalars = flat.split([gradient.numel() for gradient in gradients] + [len(values)])
     for gradient, piece in zip(gradients, pieces, strict=True):
         gradient.copy_(piece.view(gradient.shape))
@@ -136,7 +115,7 @@ class _Mean(torch.autograd.Function):
         tensor = tensor.clone(memory_format=torch.contiguous_format)
         with _talking() as dist:
             dist.all_reduce(tensor)
-        return tensor.div_(_here.count)
+        return tensor.div_(world_size())
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
@@ -145,29 +124,29 @@ class _Mean(torch.autograd.Function):
 
 def mean(tensor: Tensor) -> Tensor:
     """The mean over the ranks of tensors of one shape, differentiable."""
-    return tensor if _here.count == 1 else _Mean.apply(tensor)
+    return tensor if world_size() == 1 else _Mean.apply(tensor)
 
 
 def gather(rows: Tensor) -> Tensor:
     """The ranks' rows `[B / count, ...]` as one batch `[B, ...]`, in the ranks' order."""
-    if _here.count == 1:
+    if world_size() == 1:
         return rows
-    pieces = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(_here.count)]
+    pieces = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(world_size())]
     with _talking() as dist:
         dist.all_gather(pieces, rows.contiguous())
     return torch.cat(pieces)
 
 
-def in_shares(
+def in_shards(
     make: Callable[[int, int], tuple[Tensor, ...]], start: int, stop: int, size: int
 ) -> tuple[Tensor, ...]:
     """`make(start, stop)`, whose rows have these numbers, each rank making `size` of them or what is left.
 
     `stop - start` is at most `size * count`. All call `make` once, for one row in vain if none is left.
     """
-    if _here.count == 1:
+    if world_size() == 1:
         return make(start, stop)
-    first = min(start + _here.rank * size, stop - 1)
+    first = min(start + rank() * size, stop - 1)
     parts = make(first, max(min(first + size, stop), first + 1))
     whole = []
     for part in parts:
@@ -179,9 +158,9 @@ def in_shares(
 
 def gather_objects(value: T) -> list[T]:
     """Every rank's value, in the ranks' order."""
-    if _here.count == 1:
+    if world_size() == 1:
         return [value]
-    values: list[Any] = [None] * _here.count
+    values: list[Any] = [None] * world_size()
     with _talking() as dist:
         dist.all_gather_object(values, value)
     return values
@@ -189,7 +168,7 @@ def gather_objects(value: T) -> list[T]:
 
 def largest(number: int) -> int:
     """The largest of the ranks' numbers; the host waits for the other hosts, never for a device."""
-    if _here.count == 1:
+    if world_size() == 1:
         return number
     tensor = torch.tensor(number)
     with _talking() as dist:
@@ -197,44 +176,54 @@ def largest(number: int) -> int:
     return int(tensor)
 
 
-def from_first(make: Callable[[], T]) -> T:
-    """What `make` returns, or raises, on the first rank, for all; the others wait and do not call it."""
-    if _here.count == 1:
-        return make()
-    made: list[Any] = [None, None]
-    if is_first():
-        try:
-            made[0] = make()
-        except Exception as error:
-            made[1] = error
-    message = [None, _sendable(made[1])] if made[1] else made
-    with _talking() as dist:
-        dist.broadcast_object_list(message)
-    value, failure = made if is_first() else message
-    if failure:
-        raise failure
-    return cast(T, value)
+def on_rank_zero(function: Callable[P, T]) -> Callable[P, T]:
+    """Let rank zero alone call `function`; every rank returns, or raises, what it does there."""
 
-
-def in_turn(make: Callable[[], T]) -> T:
-    """`make()` on the first rank, then on the others, who find on the disk what it left there.
-
-    What one raises, all raise.
-    """
-    if _here.count == 1:
-        return make()
-    made: Any = None
-    for is_my_turn in (is_first(), not is_first()):
-        failure = None
-        if is_my_turn:
+    @functools.wraps(function)
+    def wrapper(*arguments: P.args, **named: P.kwargs) -> T:
+        if world_size() == 1:
+            return function(*arguments, **named)
+        result: list[Any] = [None, None]
+        if is_rank_zero():
             try:
-                made = make()
+                result[0] = function(*arguments, **named)
             except Exception as error:
-                failure = error
-        failures = [found for found in gather_objects(_sendable(failure)) if found]
-        if failures:
-            raise failure or failures[0]
-    return made
+                result[1] = error
+        message = [None, _sendable(result[1])] if result[1] else result
+        with _talking() as dist:
+            dist.broadcast_object_list(message)
+        value, failure = result if is_rank_zero() else message
+        if failure:
+            raise failure
+        return cast(T, value)
+
+    return wrapper
+
+
+def rank_zero_first(function: Callable[P, T]) -> Callable[P, T]:
+    """Let rank zero call `function` before the others do, who find on the disk what it left there.
+
+    What one rank raises, all raise.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*arguments: P.args, **named: P.kwargs) -> T:
+        if world_size() == 1:
+            return function(*arguments, **named)
+        result: Any = None
+        for is_my_turn in (is_rank_zero(), not is_rank_zero()):
+            failure = None
+            if is_my_turn:
+                try:
+                    result = function(*arguments, **named)
+                except Exception as error:
+                    failure = error
+            failures = [found for found in gather_objects(_sendable(failure)) if found]
+            if failures:
+                raise failure or failures[0]
+        return result
+
+    return wrapper
 
 
 def _sendable(error: Exception | None) -> Exception | None:
@@ -243,7 +232,7 @@ def _sendable(error: Exception | None) -> Exception | None:
         with contextlib.suppress(Exception):
             pickle.loads(pickle.dumps(error))
             return error
-    return Lost(f"another rank failed ({type(error).__name__})") if error else None
+    return RankFailure(f"another rank failed ({type(error).__name__})") if error else None
 
 
 def speaks() -> bool:

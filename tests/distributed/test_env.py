@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.distributed
 
-from gan_lab import distributed, parts
 from gan_lab.config import compose, identity, resolved, run_id, split
+from gan_lab.device import pick_device
+from gan_lab.distributed import env
 from gan_lab.errors import UserError
-from gan_lab.launch import Place, place
 from gan_lab.run import run
 
 VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID")
@@ -20,19 +20,21 @@ VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID"
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({}, Place(0, 1, 0)),
-        ({"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "SLURM_PROCID": "2"}, Place(3, 4, 1)),
-        ({"WORLD_SIZE": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "1"}, Place(2, 4, 1)),
-        ({"WORLD_SIZE": "1", "RANK": "0"}, Place(0, 1, 0)),  # torchrun with one process
-        ({"SLURM_PROCID": "2", "SLURM_LOCALID": "1"}, Place(0, 1, 0)),  # a Slurm job of plain runs
+        ({}, (0, 1, 0)),
+        ({"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "SLURM_PROCID": "2"}, (3, 4, 1)),
+        ({"WORLD_SIZE": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "1"}, (2, 4, 1)),
+        ({"WORLD_SIZE": "1", "RANK": "0"}, (0, 1, 0)),  # torchrun with one process
+        ({"SLURM_PROCID": "2", "SLURM_LOCALID": "1"}, (0, 1, 0)),  # a Slurm job of plain runs
     ],
 )
-def test_place(environment: dict[str, str], expected: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_place(
+    environment: dict[str, str], expected: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert place() == expected
+    assert (env.rank(), env.world_size(), env.local_rank()) == expected
 
 
 def config(*overrides: str) -> dict[str, Any]:
@@ -73,16 +75,17 @@ def test_each_rank_takes_its_host_s_gpu_of_its_number(
     name: str, here: int, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[int] = []
-    monkeypatch.setattr(distributed, "_here", Place(3, 2, 1))
+    for variable, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(variable, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: here > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: here)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setattr(torch, "empty", lambda *_, device: None)  # there is none to make it on
     if not expected.startswith(("cpu", "cuda:")):
         with pytest.raises(UserError, match=expected):
-            parts.pick_device(name)
+            pick_device(name)
         return
-    assert parts.pick_device(name) == torch.device(expected)
+    assert pick_device(name) == torch.device(expected)
     assert taken == ([1] if "cuda" in expected else [])
 
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from gan_lab.config import compose, resolved, run_directory
 from gan_lab.errors import UserError
+from gan_lab.load import load
 from gan_lab.run import run
-from gan_lab.trained import load
-from gan_lab.training import checkpoint
+from gan_lab.runs import checkpoint
 
 CPU = torch.device("cpu")
 
@@ -93,7 +93,7 @@ def test_an_unfinished_run_points_to_its_checkpoint(finished: Path) -> None:
     [
         "os.mkdir",
         "pathlib.Path.mkdir",
-        "gan_lab.run_directory.subprocess.call",  # within the package by its name alone
+        "gan_lab.runs.directory.subprocess.call",  # within the package by its name alone
         "gan_lab.archs.dcgan.nn.Linear",
         "gan_lab.archs.common.torch.save",
         "gan_lab.tracking.jsonl.JsonLines",  # of the package, but it truncates a file
@@ -123,7 +123,7 @@ def test_what_is_not_the_projects_network_is_not_called(
             config["norm"]["estimator"] = evil
 
     directory = with_config(plant)
-    monkeypatch.setattr("gan_lab.trained.build_networks", lambda *_: pytest.fail("went on"))
+    monkeypatch.setattr("gan_lab.load.build_networks", lambda *_: pytest.fail("went on"))
     with pytest.raises(UserError) as caught:
         load(directory, CPU)
     assert target in str(caught.value)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_lab.kernels import KernelLayout, fans, weighted_layers
+from gan_lab.layers import KernelLayout, fans, weighted_layers
 
 LAYERS = [
     nn.Linear(5, 3),

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from gan_lab.build import build_networks
 from gan_lab.config import check
 from gan_lab.errors import UserError
-from gan_lab.parts import build_networks
-from gan_lab.run_directory import RunDirectory
-from gan_lab.training import checkpoint
+from gan_lab.runs import checkpoint
+from gan_lab.runs.directory import RunDirectory
 from gan_lab.training.samples import generate
 
 # A run directory may come from anybody: what its config names is called only if it is defined in these.

@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from gan_lab.streams import stream
+from gan_lab.rng import stream
 
 
 def numbers(seed: int, purpose: str, *index: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gan_lab.errors import UserError
-from gan_lab.training.checkpoint import load, load_newest, save
+from gan_lab.runs.checkpoint import load, load_newest, save
 
 KEEP = 100
 

@@ -1,7 +1,6 @@
 """The parts of a run, each from its node of the composed config."""
 
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,65 +11,17 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from gan_lab import distributed, norms
+from gan_lab import norms
 from gan_lab.data import Batches, ImageArray
+from gan_lab.distributed import env
+from gan_lab.distributed.batch_norm import synchronize
 from gan_lab.errors import UserError
-from gan_lab.memory import keep_freed_memory
 from gan_lab.metrics import METRICS, Evaluator, Protocol
 from gan_lab.metrics.extractors import create as create_extractor
-from gan_lab.precision import allow_tf32
-from gan_lab.streams import stream
+from gan_lab.rng import stream
 from gan_lab.training import Schedule, Trainer
-from gan_lab.training.batch_norm import synchronize
 from gan_lab.training.ema import ExponentialMovingAverage
-from gan_lab.training.forward import Execution, judges_alone
-
-
-def pick_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is a GPU where there is one. Raises UserError where it is not here.
-
-    Of several ranks, each takes the GPU of its number on its host.
-    """
-    if distributed.count() > 1:
-        name = _of_this_rank(name)
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device={name} cannot be used here ({reason}): take device=auto") from error
-    return torch.device(name)
-
-
-def _of_this_rank(name: str) -> str:
-    if name not in ("auto", "cuda", "cpu"):
-        raise UserError(
-            f"device={name} is one device for {distributed.count()} ranks: take device=auto, cuda or cpu"
-        )
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    rank, here = distributed.local_rank(), torch.cuda.device_count()
-    if rank >= here:
-        raise UserError(
-            f"rank {rank} of this host has no GPU, of which there are {here}: start as many ranks on a host "
-            "as it has GPUs, or take device=cpu"
-        )
-    torch.cuda.set_device(rank)  # NCCL takes the current one
-    return f"cuda:{rank}"
-
-
-def prepare_process(config: dict[str, Any]) -> None:
-    """The same seed shall give the same run, bit for bit, on one machine; and fast, where that allows it."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition for determinism
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Nothing reads what it has not written.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False
-    allow_tf32(config["train"]["tf32"])
-    if config["train"]["compile"]:
-        torch.compiler.reset()  # what earlier runs of a sweep left counts against its limits
-    keep_freed_memory()
+from gan_lab.training.forward import Execution, scores_are_per_sample
 
 
 def execution_summary(config: dict[str, Any], device: torch.device) -> str:
@@ -79,8 +30,8 @@ def execution_summary(config: dict[str, Any], device: torch.device) -> str:
     where = f"{torch.get_num_threads()} threads"
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
-    if distributed.count() > 1:
-        where = f"{distributed.count()} ranks, {where} each"
+    if env.world_size() > 1:
+        where = f"{env.world_size()} ranks, {where} each"
     tf32 = " (TF32 convolutions)" if device.type == "cuda" and train["tf32"] else ""
     choices = {
         f"{train['precision']}{tf32}": True,
@@ -129,7 +80,7 @@ def build_networks(config: dict[str, Any], device: torch.device) -> tuple[nn.Mod
         discriminator = build(config["arch"]["discriminator"], "arch")
         build(config["init"]["generator"], "init", generator)
         build(config["init"]["discriminator"], "init", discriminator)
-        if distributed.count() > 1 and config["train"]["sync_bn"]:
+        if env.world_size() > 1 and config["train"]["sync_bn"]:
             synchronize(generator)
             synchronize(discriminator)
         layout = torch.channels_last if config["train"]["channels_last"] else torch.contiguous_format
@@ -257,7 +208,7 @@ def build_trainer(config: dict[str, Any], array: ImageArray, device: torch.devic
         seed=config["seed"],
         schedule=_schedule(config),
         execution=Execution(train["precision"], train["compile"], train["cuda_graphs"]),
-        in_one_pass=judges_alone(discriminator, _noise(config, device)),
+        concatenate_real_and_fake=scores_are_per_sample(discriminator, _noise(config, device)),
     )
 
 

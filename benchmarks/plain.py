@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
-from gan_lab import parts
-from gan_lab.benchmarks.trainers import the_device
+from benchmarks.trainers import the_device
+from gan_lab import build
 from gan_lab.config import compose, resolved
 from gan_lab.data import cifar10
 
@@ -62,7 +62,7 @@ class PlainLoop:
         plain = ("norm=none", "train.channels_last=false")
         config = resolved(compose([*overrides, *plain]))
         self.device = the_device()
-        self.generator, self.discriminator = parts.build_networks(config, self.device)
+        self.generator, self.discriminator = build.build_networks(config, self.device)
         for layer in self.discriminator.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 spectral_norm(layer)

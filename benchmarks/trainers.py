@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gan_lab import parts
+from gan_lab import build
 from gan_lab.config import check, compose, resolved
 from gan_lab.data import ImageArray, write_array
+from gan_lab.device import pick_device, prepare_process
 from gan_lab.tracking import Trackers
 from gan_lab.training import Trainer
 from gan_lab.training.trainer import Sink
@@ -26,9 +27,9 @@ def trainer_for(
     config = resolved(compose([*overrides, "tracker=local"]))
     check(config)
     size = config["dataset"]["image_size"]
-    device = parts.pick_device(config["device"])
-    parts.prepare_process(config)
-    return parts.build_trainer(config, array or noise(folder / f"{size}.npy", size), device)(
+    device = pick_device(config["device"])
+    prepare_process(config["train"]["tf32"], config["train"]["compile"])
+    return build.build_trainer(config, array or noise(folder / f"{size}.npy", size), device)(
         sink=sink or Trackers([]),
         evaluate=None,
         samples=folder / "samples",
@@ -46,4 +47,4 @@ def noise(path: Path, size: int) -> ImageArray:
 
 def the_device() -> torch.device:
     """The one that runs take by default."""
-    return parts.pick_device("auto")
+    return pick_device("auto")

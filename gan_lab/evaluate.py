@@ -14,12 +14,13 @@ from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from torch import Tensor
 
+from gan_lab.build import build_evaluator, load_images
 from gan_lab.config import check_metrics, compose, resolved
 from gan_lab.data.recipe import FORMATS
+from gan_lab.device import pick_device
 from gan_lab.errors import UserError
+from gan_lab.load import is_run, load
 from gan_lab.metrics import METRICS
-from gan_lab.parts import build_evaluator, load_images, pick_device
-from gan_lab.trained import is_run, load
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -49,7 +50,7 @@ def judge(
     `against` is a choice of `dataset` (None: the run's own), `metrics` are some of METRICS, `num` is how many
     images are made (None: as many as the protocol says) or taken from the folder (None: all), `weights` is a
     file of Inception's; `overrides` and `config_dir` are as for train.py, and `allow` is that of
-    `gan_lab.trained.load`. Raises UserError.
+    `gan_lab.load.load`. Raises UserError.
     """
     device = pick_device(_compose(overrides, config_dir).device)
     files = _image_files(source) if source.is_dir() and not is_run(source) else []

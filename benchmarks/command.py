@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gan_lab.benchmarks.rows import Row
-from gan_lab.benchmarks.timing import in_turn, seconds
-from gan_lab.benchmarks.trainers import trainer_for
+from benchmarks.rows import Row
+from benchmarks.timing import in_turn, seconds
+from benchmarks.trainers import trainer_for
 from gan_lab.config import CONFIGS
 from gan_lab.errors import UserError
-from gan_lab.training import checkpoint
+from gan_lab.runs import checkpoint
 
 TRAIN = [sys.executable, str(CONFIGS.parent / "train.py")]
 

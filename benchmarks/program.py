@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from gan_lab.benchmarks.timing import synchronize
-from gan_lab.benchmarks.trainers import trainer_for
+from benchmarks.timing import synchronize
+from benchmarks.trainers import trainer_for
 from gan_lab.tracking import JsonLines, Trackers
 
 LOG_EVERY, PROBE_EVERY = 3, 6  # while timing: plain, plain, logged, plain, plain, probed

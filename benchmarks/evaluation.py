@@ -19,11 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_lab import parts
-from gan_lab.benchmarks.rows import Row, median_ratio
-from gan_lab.benchmarks.timing import in_turn, seconds
-from gan_lab.benchmarks.trainers import the_device
-from gan_lab.config import compose, resolved
+from benchmarks.rows import Row, median_ratio
+from benchmarks.timing import in_turn, seconds
+from benchmarks.trainers import the_device
+from gan_lab.device import prepare_process
 from gan_lab.metrics.extractors import INCEPTION, Extractor, create
 
 BATCH = 64  # torch-fidelity's and ours, by default
@@ -38,7 +37,7 @@ def evaluation(rounds: int = 5) -> Iterator[Row]:
     its own, which nothing of this project has set up. `difference/evaluation/...` is the largest relative
     difference of an image's features (Euclidean norms).
     """
-    parts.prepare_process(resolved(compose([])))
+    prepare_process()
     device, images = the_device(), pictures(BATCH, seed=0)
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gan_lab.benchmarks.plain import loader, write_cifar10
-from gan_lab.benchmarks.rows import Row, median_ratio
-from gan_lab.benchmarks.timing import in_turn, seconds
-from gan_lab.benchmarks.trainers import the_device, trainer_for
+from benchmarks.plain import loader, write_cifar10
+from benchmarks.rows import Row, median_ratio
+from benchmarks.timing import in_turn, seconds
+from benchmarks.trainers import the_device, trainer_for
 from gan_lab.data import Batches, ImageArray, celeba, open_array, write_array
 from gan_lab.files import write_json
 

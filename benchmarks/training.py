@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from gan_lab.benchmarks.plain import plain_training
-from gan_lab.benchmarks.program import Program, floating_point_operations
-from gan_lab.benchmarks.rows import Row, median_ratio
-from gan_lab.benchmarks.timing import in_turn, seconds
-from gan_lab.benchmarks.trainers import the_device
+from benchmarks.plain import plain_training
+from benchmarks.program import Program, floating_point_operations
+from benchmarks.rows import Row, median_ratio
+from benchmarks.timing import in_turn, seconds
+from benchmarks.trainers import the_device
 from gan_lab.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,103 @@
+"""The device that a run computes on, and how this process is set up for it."""
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from gan_lab.distributed import env
+from gan_lab.errors import UserError
+
+_CUDNN: Any = torch.backends.cudnn  # a module that replaces itself by an object
+
+# <malloc.h>
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is a GPU where there is one. Raises UserError where it is not here.
+
+    Of several ranks, each takes the GPU of its number on its host.
+    """
+    if env.world_size() > 1:
+        name = _of_this_rank(name)
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device={name} cannot be used here ({reason}): take device=auto") from error
+    return torch.device(name)
+
+
+def _of_this_rank(name: str) -> str:
+    if name not in ("auto", "cuda", "cpu"):
+        raise UserError(
+            f"device={name} is one device for {env.world_size()} ranks: take device=auto, cuda or cpu"
+        )
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    rank, here = env.local_rank(), torch.cuda.device_count()
+    if rank >= here:
+        raise UserError(
+            f"rank {rank} of this host has no GPU, of which there are {here}: start as many ranks on a host "
+            "as it has GPUs, or take device=cpu"
+        )
+    torch.cuda.set_device(rank)  # NCCL takes the current one
+    return f"cuda:{rank}"
+
+
+def prepare_process(tf32: bool = True, compile: bool = False) -> None:
+    """The same seed shall give the same run, bit for bit, on one machine; and fast, where that allows it.
+
+    `tf32` and `compile` are those of `train`.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition for determinism
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Nothing reads what it has not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    allow_tf32(tf32)
+    if compile:
+        torch.compiler.reset()  # what earlier runs of a sweep left counts against its limits
+    keep_freed_memory()
+
+
+def allow_tf32(is_allowed: bool) -> None:
+    """Whether a GPU's convolutions may use TF32, which keeps 10 bits of each factor, as PyTorch's do.
+
+    Products of matrices keep all of float32's digits, as by default.
+    """
+    _CUDNN.conv.fp32_precision = "tf32" if is_allowed else "ieee"
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Inside the block, or in a function so decorated: all of float32's digits, on every kind of GPU."""
+    settings = (_CUDNN.conv, torch.backends.cuda.matmul)
+    before = [setting.fp32_precision for setting in settings]
+    for setting in settings:
+        setting.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed for the next tensor; elsewhere than on Linux nothing is done.
+
+    By default blocks over 32 MB, and what lies free beyond 64 MB, go back to the kernel, which hands them out
+    again zeroed page by page: on a CPU a tenth of a large network's step. A process then does not shrink
+    from its peak.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

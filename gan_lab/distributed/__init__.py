@@ -1,0 +1,1 @@
+"""Several processes that train one run together: which one this is, what they tell each other."""
