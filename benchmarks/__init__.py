@@ -1,6 +1,6 @@
 """What things cost on the machine at hand.
 
-The street through it: timing (several things in turn) -> trainers, program, plain (what is timed) ->
+The way through it: timing (several things in turn) -> gans, program, plain (what is timed) ->
 training, steps, overhead, data, evaluation, command (measurements, yielding rows) -> rows (tables, the file).
 """
 

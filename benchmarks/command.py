@@ -1,5 +1,6 @@
 """What a user waits for at the command line, and the memory that a run takes."""
 
+import functools
 import json
 import statistics
 import subprocess
@@ -9,9 +10,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.gans import gan_for, iterate
 from benchmarks.rows import Row
 from benchmarks.timing import in_turn, seconds
-from benchmarks.trainers import trainer_for
 from gan_lab.config import CONFIGS
 from gan_lab.errors import UserError
 from gan_lab.runs import checkpoint
@@ -58,20 +59,23 @@ def help_text(rounds: int = 5) -> Iterator[Row]:
 
 
 def checkpoints(rounds: int = 5) -> Iterator[Row]:
-    """`time/checkpoint`, `time/resume`: to write one of the CNN (32 pixels), and to go on from it."""
+    """`time/checkpoint`, `time/resume`: to write one of the CNN (32 pixels), and to continue from it."""
     with tempfile.TemporaryDirectory() as name:
-        trainer = trainer_for(["dataset=cifar10", "norm=sn"], Path(name))
-        trainer.iterate(1)  # so that the optimizers have a state
+        gan, _ = gan_for(["dataset=cifar10", "norm=sn"], Path(name))
+        iterate(gan)  # so that the optimizers have a state
+
+        def save() -> None:
+            checkpoint.save(Path(name) / "checkpoints", gan.iteration, gan.state_dict(), keep_every=10**9)
 
         def resume() -> None:
-            state = checkpoint.load_newest(trainer.checkpoints)
+            state = checkpoint.load_newest(Path(name) / "checkpoints")
             assert state is not None
-            trainer.load_checkpoint(state)
+            gan.load_state_dict(state)
 
         times = in_turn(
             {
-                "checkpoint": lambda: seconds(trainer.save_checkpoint, trainer.device),
-                "resume": lambda: seconds(resume, trainer.device),
+                "checkpoint": functools.partial(seconds, save, gan.device),
+                "resume": functools.partial(seconds, resume, gan.device),
             },
             rounds,
         )

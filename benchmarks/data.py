@@ -6,19 +6,20 @@ import os
 import statistics
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.gans import gan_for, iterate, the_device
 from benchmarks.plain import loader, write_cifar10
 from benchmarks.rows import Row, median_ratio
 from benchmarks.timing import in_turn, seconds
-from benchmarks.trainers import the_device, trainer_for
-from gan_lab.data import Batches, ImageArray, celeba, open_array, write_array
+from gan_lab.data import Batch, Batches, ImageArray, celeba, open_array, write_array
 from gan_lab.files import write_json
 
 HOST = torch.device("cpu")
@@ -35,11 +36,14 @@ def data_path(rounds: int = 5) -> Iterator[Row]:
         folder = Path(name)
         images = write_cifar10(folder)
         array = write_array(folder / "cifar10.npy", images, {})
-        batches = Batches(array.images, BATCH, seed=0, device=device)
+        batches = Batches(array.images, [BATCH], seed=0, device=device)
         count = len(images) // BATCH
 
         def ours() -> float:
-            return seconds(lambda: _use(batches.draw(number, 0) for number in range(count)), device) / count
+            return (
+                seconds(lambda: _use(batches.draw(number)[0].images for number in range(count)), device)
+                / count
+            )
 
         def theirs(workers: int) -> float:
             batches = loader(folder, workers, BATCH)
@@ -120,27 +124,29 @@ def waiting(steps: int = 8, gb: float = 4.0) -> Iterator[Row]:
 def wait_share(array: ImageArray, dataset: str, resident_gb: float, steps: int) -> float:
     """The median share of an iteration of `dataset`'s defaults that drawing from `array` takes."""
     overrides = [f"dataset={dataset}", f"train.resident_gb={resident_gb}"]
-    trainer = trainer_for(overrides, array.path.parent, array=array)
-    waits: list[float] = []
-    draw = _timed(trainer.batches.draw, waits, trainer.device)
-    trainer.batches.draw = draw  # type: ignore[method-assign, assignment]
+    gan, _ = gan_for(overrides, array.path.parent, array)
+    gan.batches = batches = TimedBatches(gan.batches)  # type: ignore[assignment]
     shares = []
-    for iteration in range(1, steps + 3):
-        waits.clear()
-        total = seconds(functools.partial(trainer.iterate, iteration), trainer.device)
-        shares.append(sum(waits) / total)
+    for _ in range(steps + 2):
+        total = seconds(functools.partial(iterate, gan), gan.device)
+        shares.append(batches.waited / total)
     return statistics.median(shares[2:])  # the first ones warm up
 
 
-def _timed(
-    draw: Callable[[int, int], Tensor], waits: list[float], device: torch.device
-) -> Callable[[int, int], Tensor]:
-    def timed(iteration: int, step: int) -> Tensor:
-        batches = []
-        waits.append(seconds(lambda: batches.append(draw(iteration, step)), device))
-        return batches[0]
+class TimedBatches:
+    """Batches that note how long the last draw took, the device's queue included."""
 
-    return timed
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+        self.waited = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batches, name)
+
+    def draw(self, iteration: int) -> list[Batch]:
+        drawn: list[Batch] = []
+        self.waited = seconds(lambda: drawn.extend(self._batches.draw(iteration)), self.device)
+        return drawn
 
 
 def _write_noise(path: Path, gb: float) -> ImageArray:

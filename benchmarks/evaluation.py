@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.gans import the_device
 from benchmarks.rows import Row, median_ratio
 from benchmarks.timing import in_turn, seconds
-from benchmarks.trainers import the_device
 from gan_lab.device import prepare_process
-from gan_lab.metrics.extractors import INCEPTION, Extractor, create
+from gan_lab.metrics.extractors import INCEPTION, Extractor, inception
 
 BATCH = 64  # torch-fidelity's and ours, by default
 LAYERS = ["2048", "logits_unbiased"]
@@ -126,7 +126,10 @@ def _all_features(extractor: Extractor, images: Tensor) -> Tensor:
 
 
 def _extractors(weights: Path, device: torch.device) -> dict[str, Extractor]:
-    return {name: create("inception", weights.parent, weights, device, name) for name in NAMES}
+    extractors = {name: inception(str(weights.parent), str(weights), name) for name in NAMES}
+    for extractor in extractors.values():
+        extractor.network.to(device)
+    return extractors
 
 
 @contextlib.contextmanager

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 
+from benchmarks.gans import gan_for
 from benchmarks.rows import Row, median_ratio
 from benchmarks.timing import seconds
-from benchmarks.trainers import trainer_for
-from gan_lab import norms
-from gan_lab.tracking import JsonLines, Trackers
-from gan_lab.training import Trainer
+from gan_lab import build, norms
+from gan_lab.runs.directory import RunDirectory
+from gan_lab.runs.store import Store
+from gan_lab.training.gan import Gan
+from gan_lab.training.loop import train
 
 
 def program(rounds: int = 3, block: int = 100) -> Iterator[Row]:
@@ -25,21 +27,21 @@ def program(rounds: int = 3, block: int = 100) -> Iterator[Row]:
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bare = trainer_for([], folder / "bare")
+        bare, _ = gan_for([], folder)
         timer = BlockTimer(lambda: bare_steps(bare, block), block, bare.device)
-        (folder / "program").mkdir()
-        record = JsonLines(folder / "program" / "metrics.jsonl")
-        trainer = trainer_for([], folder / "program", Trackers([record, timer]))
-        trainer.schedule = dataclasses.replace(
-            trainer.schedule,
+        gan, config = gan_for([], folder)
+        intervals = dataclasses.replace(
+            build.build_intervals(config),
             iterations=(rounds + 1) * block + 1,
             sample_every=0,
-            evaluate_every=0,
             checkpoint_every=10**9,
         )
-        timer.start()
-        trainer.train()
-        record.finish("finished")
+        store = Store(RunDirectory(folder / "run"), keep_every=10**9)
+        with store.opened(fresh=False):
+            store.begin(config.plain, {}, lambda: [timer])
+            timer.start()
+            train(gan, store, [], intervals, build.build_monitor(config, gan), lambda: None)
+            store.finish("finished")
     ours, theirs = timer.blocks[1:], timer.others[1:]  # the first of each warms up
     yield Row("ratio/program", median_ratio(ours, theirs), "×")
     yield Row("time/step/demo", 1000 * statistics.median(ours) / block, "ms")
@@ -70,25 +72,25 @@ class BlockTimer:
         """Nothing is kept open."""
 
 
-def bare_steps(trainer: Trainer, iterations: int) -> None:
-    """The discriminator's and the generator's steps of the trainer's networks, and nothing else."""
-    generator, discriminator = trainer.generator, trainer.discriminator
+def bare_steps(gan: Gan, iterations: int) -> None:
+    """The discriminator's and the generator's steps of a Gan's networks, and nothing else."""
+    generator, discriminator = gan.generator, gan.discriminator
     parameters = list(discriminator.parameters())
-    images, size = trainer.batches.draw(1, 0), trainer.batches.batch_size
-    latents = torch.randn(size, trainer.latent_dim, device=trainer.device)
+    images = gan.batches.draw(1)[0].images
+    latents = torch.randn(len(images), gan.latent_dim, device=gan.device)
     for _ in range(iterations):
         with torch.no_grad():
             fake = generator(latents)
         with norms.cached_weights(discriminator):
             real_scores, fake_scores = discriminator(torch.cat([images, fake])).chunk(2)
-        _update(trainer.d_optimizer, sum(trainer.loss.discriminator(real_scores, fake_scores)))
+        _update(gan.d_optimizer, sum(gan.loss.discriminator(real_scores, fake_scores)))
         for parameter in parameters:
             parameter.requires_grad_(False)
         with norms.cached_weights(discriminator, update=False):
             scores = discriminator(generator(latents))
         for parameter in parameters:
             parameter.requires_grad_(True)
-        _update(trainer.g_optimizer, trainer.loss.generator(scores))
+        _update(gan.g_optimizer, gan.loss.generator(scores))
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Any) -> None:

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
-from benchmarks.trainers import the_device
+from benchmarks.gans import the_device
 from gan_lab import build
-from gan_lab.config import compose, resolved
+from gan_lab.config import compose, load
 from gan_lab.data import cifar10
 
 ROWS = 2000  # in each of the archive's five training batches
@@ -60,7 +60,7 @@ class PlainLoop:
 
     def __init__(self, folder: Path, overrides: Sequence[str]) -> None:
         plain = ("norm=none", "train.channels_last=false")
-        config = resolved(compose([*overrides, *plain]))
+        config = load(compose([*overrides, *plain]))
         self.device = the_device()
         self.generator, self.discriminator = build.build_networks(config, self.device)
         for layer in self.discriminator.modules():
@@ -68,8 +68,8 @@ class PlainLoop:
                 spectral_norm(layer)
         self.g_optimizer = torch.optim.Adam(self.generator.parameters(), 1e-4, (0.5, 0.999))
         self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), 1e-4, (0.5, 0.999))
-        self.latent_dim = config["arch"]["latent_dim"]
-        batches = loader(folder, workers=2, batch_size=config["train"]["batch_size"])
+        self.latent_dim = config.arch.latent_dim
+        batches = loader(folder, workers=2, batch_size=config.train.batch_size)
         self.batches = _forever(batches)
 
     def step(self) -> tuple[float, float]:

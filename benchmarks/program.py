@@ -1,56 +1,48 @@
 """The program's own training loop, timed iteration by iteration."""
 
 import contextlib
-import dataclasses
 import math
 import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.gans import gan_for, iterate
 from benchmarks.timing import synchronize
-from benchmarks.trainers import trainer_for
-from gan_lab.tracking import JsonLines, Trackers
+from gan_lab import build
+from gan_lab.runs.directory import RunDirectory
+from gan_lab.runs.store import Store
+from gan_lab.training.gan import Gan, IterationInputs
+from gan_lab.training.loop import Intervals, train
 
 LOG_EVERY, PROBE_EVERY = 3, 6  # while timing: plain, plain, logged, plain, plain, probed
 
 
 class Program:
-    """A run's `Trainer.train`, logging to a metrics.jsonl.
+    """A run's training loop with its store, logging to a metrics.jsonl in `folder`.
 
     `seconds` is an iteration's mean time at the config's own intervals of logging and probes. To measure it
-    in less than a whole interval, plain, logged and probed iterations are timed apart, each from its begin
-    to the begin of the next with all that the loop does in between, and weighted by how often they occur.
+    in less than a whole interval, plain, logged and probed iterations are timed separately, each from its
+    begin to the begin of the next with all that the loop does in between, and weighted by how often they
+    occur.
     """
 
     def __init__(self, overrides: Sequence[str], folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._record = JsonLines(folder / "metrics.jsonl")
-        try:
-            self.trainer = trainer_for(overrides, folder, Trackers([self._record]))
-        except BaseException:
-            self.close()
-            raise
-        schedule = self.trainer.schedule
-        self._shares = shares(schedule.log_every, schedule.probe_every)
-        self.trainer.schedule = dataclasses.replace(
-            schedule,
-            iterations=10**9,
-            log_every=LOG_EVERY,
-            probe_every=PROBE_EVERY,
-            audit_every=0,
-            sample_every=0,
-            evaluate_every=0,
-            checkpoint_every=10**9,
-        )
+        self.gan, self.config = gan_for(overrides, folder)
+        self._store = Store(RunDirectory(folder / "run"), keep_every=10**9)
+        self._held = contextlib.ExitStack()
+        self._held.enter_context(self._store.opened(fresh=False))
+        self._store.begin(self.config.plain, {}, lambda: [])
+        self._monitor = build.build_monitor(self.config, self.gan)
+        self._shares = shares(self.config.train.log_every, self.config.probes.every)
 
     def close(self) -> None:
-        """Close the record."""
-        self._record.close()
+        """Close the record and the log."""
+        self._store.finish("finished")
+        self._held.close()
 
     def seconds(self) -> float:
         """The time of an iteration, by the medians of each kind over six, of which the first warms up."""
@@ -60,27 +52,40 @@ class Program:
 
     def iterations(self, count: int) -> dict[str, list[float]]:
         """Train so many iterations; returns their times by kind."""
-        begins: list[float] = []
-        iterate = self.trainer.iterate
-
-        def timed(iteration: int, *arguments: Any, **named: Any) -> dict[str, Tensor]:
-            synchronize(self.trainer.device)
-            begins.append(time.perf_counter())
-            if len(begins) > count:
-                raise _Enough
-            return iterate(iteration, *arguments, **named)
-
-        first = self.trainer.iteration + 1
-        self.trainer.iterate = timed  # type: ignore[method-assign]
-        try:
-            with contextlib.suppress(_Enough):
-                self.trainer.train()
-        finally:
-            del self.trainer.iterate
+        timed = TimedGan(self.gan, count)
+        intervals = Intervals(
+            iterations=10**9,
+            log_every=LOG_EVERY,
+            probe_every=PROBE_EVERY,
+            audit_every=0,
+            sample_every=0,
+            checkpoint_every=10**9,
+        )
+        first = self.gan.iteration + 1
+        with contextlib.suppress(_Enough):
+            train(cast(Gan, timed), self._store, [], intervals, self._monitor, lambda: None)
         times: dict[str, list[float]] = {"plain": [], "logged": [], "probed": []}
         for number in range(count):
-            times[kind(first + number)].append(begins[number + 1] - begins[number])
+            times[kind(first + number)].append(timed.begins[number + 1] - timed.begins[number])
         return times
+
+
+class TimedGan:
+    """A Gan whose iterations' begins are noted; it ends the loop before one more than `count`."""
+
+    def __init__(self, gan: Gan, count: int) -> None:
+        self.begins: list[float] = []
+        self._gan, self._count = gan, count
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._gan, name)
+
+    def draw(self, iteration: int) -> IterationInputs:
+        synchronize(self._gan.device)
+        self.begins.append(time.perf_counter())
+        if len(self.begins) > self._count:
+            raise _Enough
+        return self._gan.draw(iteration)
 
 
 class _Enough(Exception):
@@ -111,7 +116,7 @@ def floating_point_operations(overrides: Sequence[str], folder: Path) -> int:
     discriminator's weight gradients, which it does not need). Norms, activations, losses, probes and
     optimizers count nothing: time that they take lowers the utilization.
     """
-    trainer = trainer_for([*overrides, "norm=none"], folder)
+    gan, _ = gan_for([*overrides, "norm=none"], folder)
     with FlopCounterMode(display=False) as counter:
-        trainer.iterate(1)
+        iterate(gan)
     return counter.get_total_flops()

@@ -6,9 +6,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from benchmarks.gans import gan_for, iterate
 from benchmarks.rows import Row, median_ratio
 from benchmarks.timing import in_turn, seconds
-from benchmarks.trainers import trainer_for
+from gan_lab.training.gan import Measure
 
 NORMS = ("none", "sn", "ssn", "bsn", "bssn", "strict_sn")
 WIDTHS = (0.25, 0.5, 1.0)
@@ -30,16 +31,15 @@ def probes(rounds: int = 9) -> Iterator[Row]:
     Computed from `ratio/probes/step`, an iteration with probes over one without.
     """
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_for(CNN, Path(folder))
+        gan, config = gan_for(CNN, Path(folder))
 
-        def iteration(measure: bool) -> float:
-            return seconds(lambda: trainer.iterate(trainer.iteration + 1, measure), trainer.device)
+        def iteration(measure: Measure) -> float:
+            return seconds(lambda: gan.update(gan.draw(gan.iteration + 1), measure), gan.device)
 
-        times = in_turn(
-            {"off": functools.partial(iteration, False), "on": functools.partial(iteration, True)}, rounds
-        )
+        measures = {"off": Measure.NOTHING, "on": Measure.PROBES}
+        times = in_turn({name: functools.partial(iteration, one) for name, one in measures.items()}, rounds)
     step = median_ratio(times["on"], times["off"])
-    yield Row("ratio/probes", 1 + (step - 1) / trainer.schedule.probe_every, "×")
+    yield Row("ratio/probes", 1 + (step - 1) / config.probes.every, "×")
     yield Row("ratio/probes/step", step, "×")
 
 
@@ -59,8 +59,6 @@ def _iterations(settings: Mapping[str, tuple[str, ...]], rounds: int) -> dict[st
     with tempfile.TemporaryDirectory() as folder:
         measures: dict[str, Callable[[], float]] = {}
         for name, overrides in settings.items():
-            trainer = trainer_for(overrides, Path(folder))
-            measures[name] = lambda trainer=trainer: seconds(  # type: ignore[misc]
-                lambda: trainer.iterate(trainer.iteration + 1), trainer.device
-            )
+            gan, _ = gan_for(overrides, Path(folder))
+            measures[name] = functools.partial(seconds, functools.partial(iterate, gan), gan.device)
         return in_turn(measures, rounds)

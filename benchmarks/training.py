@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.gans import the_device
 from benchmarks.plain import plain_training
 from benchmarks.program import Program, floating_point_operations
 from benchmarks.rows import Row, median_ratio
 from benchmarks.timing import in_turn, seconds
-from benchmarks.trainers import the_device
 from gan_lab.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -61,8 +61,8 @@ def training(name: str, beside_plain: bool = False) -> Iterator[Row]:
         values = in_turn(measures, net.rounds)
         operations = floating_point_operations(overrides, folder)
     for precision, program in programs.items():
-        times, trainer = values[precision], program.trainer
-        images = trainer.schedule.n_dis * trainer.batches.batch_size
+        times, gan = values[precision], program.gan
+        images = sum(gan.batches.sizes[: gan.n_dis])
         step = statistics.median(times)
         yield Row(f"time/step/{name}/{precision}", 1000 * step, "ms")
         yield Row(f"speed/{name}/{precision}", images / step, "images/s")

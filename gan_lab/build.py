@@ -1,8 +1,6 @@
-"""The parts of a run, each from its node of the composed config."""
+"""Each part of a run, from its node of the config."""
 
-import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,33 +10,35 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from gan_lab import norms
+from gan_lab.config import Config, JudgeConfig
 from gan_lab.data import Batches, ImageArray
 from gan_lab.distributed import env
 from gan_lab.distributed.batch_norm import synchronize
 from gan_lab.errors import UserError
-from gan_lab.metrics import METRICS, Evaluator, Protocol
-from gan_lab.metrics.extractors import create as create_extractor
+from gan_lab.metrics import Evaluator
 from gan_lab.rng import stream
-from gan_lab.training import Schedule, Trainer
+from gan_lab.training.divergence import DivergenceMonitor
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.forward import Execution, scores_are_per_sample
+from gan_lab.training.gan import Gan
+from gan_lab.training.loop import Intervals
 
 
-def execution_summary(config: dict[str, Any], device: torch.device) -> str:
+def execution_summary(config: Config, device: torch.device) -> str:
     """How the training passes will be computed, in one line."""
-    train = config["train"]
+    train = config.train
     where = f"{torch.get_num_threads()} threads"
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     if env.world_size() > 1:
         where = f"{env.world_size()} ranks, {where} each"
-    tf32 = " (TF32 convolutions)" if device.type == "cuda" and train["tf32"] else ""
+    tf32 = " (TF32 convolutions)" if device.type == "cuda" and train.tf32 else ""
     choices = {
-        f"{train['precision']}{tf32}": True,
-        "channels-last": train["channels_last"],
-        "compiled": train["compile"],
-        "CUDA graphs": train["cuda_graphs"],
-        "fused optimizers": config["optimizer"]["discriminator"].get("fused", False),
+        f"{train.precision}{tf32}": True,
+        "channels-last": train.channels_last,
+        "compiled": train.compile,
+        "CUDA graphs": train.cuda_graphs,
+        "fused optimizers": config.optimizer.discriminator.get("fused", False),
     }
     return f"{device} ({where}): " + ", ".join(name for name, chosen in choices.items() if chosen)
 
@@ -49,6 +49,8 @@ def factory(node: dict[str, Any], axis: str) -> Callable[..., Any]:
     try:
         return instantiate({**node, "_partial_": True}, _convert_="all")
     except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from error
         raise UserError(f"the config of {axis} is wrong: {_one_line(error.__cause__ or error)}") from error
 
 
@@ -63,156 +65,143 @@ def build(node: dict[str, Any], axis: str, *arguments: Any, **named: Any) -> Any
         ) from error
 
 
+def optional(node: dict[str, Any], axis: str) -> Any:
+    """Like `build`, or None where the choice is to have no such part."""
+    return build(node, axis) if node.get("_target_") else None
+
+
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def load_images(config: dict[str, Any]) -> ImageArray:
+def load_images(config: JudgeConfig) -> ImageArray:
     """The dataset's prepared array under `paths.data`, made on first use."""
-    return build(config["dataset"]["prepare"], "dataset", root=Path(config["paths"]["data"]))
+    return build(config.dataset.prepare, "dataset", root=config.data)
 
 
-def build_networks(config: dict[str, Any], device: torch.device) -> tuple[nn.Module, nn.Module]:
+def build_networks(config: Config, device: torch.device) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator, initialized and normalized: a function of the config and its seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(config["seed"], "networks").initial_seed())
-        generator = build(config["arch"]["generator"], "arch")
-        discriminator = build(config["arch"]["discriminator"], "arch")
-        build(config["init"]["generator"], "init", generator)
-        build(config["init"]["discriminator"], "init", discriminator)
-        if env.world_size() > 1 and config["train"]["sync_bn"]:
+        torch.manual_seed(stream(config.seed, "networks").initial_seed())
+        generator = build(config.arch.generator, "arch")
+        discriminator = build(config.arch.discriminator, "arch")
+        build(config.init.generator, "init", generator)
+        build(config.init.discriminator, "init", discriminator)
+        if env.world_size() > 1 and config.train.sync_bn:
             synchronize(generator)
             synchronize(discriminator)
-        layout = torch.channels_last if config["train"]["channels_last"] else torch.contiguous_format
+        layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         for network in (generator, discriminator):
             network.to(device, memory_format=layout)
         _normalize(config, generator, discriminator, device)
     return generator, discriminator
 
 
-def example_inputs(config: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
+def example_inputs(config: Config, device: torch.device) -> tuple[Tensor, Tensor]:
     """Latents `[1, latent_dim]` and an image `[1, 3, H, W]` of the sizes that the networks take."""
-    size = config["dataset"]["image_size"]
+    size = config.dataset.image_size
     return (
-        torch.zeros(1, config["arch"]["latent_dim"], device=device),
+        torch.zeros(1, config.arch.latent_dim, device=device),
         torch.zeros(1, 3, size, size, device=device),
     )
 
 
-def _normalize(
-    config: dict[str, Any], generator: nn.Module, discriminator: nn.Module, device: torch.device
-) -> None:
-    norm = config["norm"]
-    if not norm["estimator"]:
+def _normalize(config: Config, generator: nn.Module, discriminator: nn.Module, device: torch.device) -> None:
+    norm = config.norm
+    if not norm.estimator:
         return
     latents, image = example_inputs(config, device)
     for target, network, example in (
         ("generator", generator, latents),
         ("discriminator", discriminator, image),
     ):
-        if norm["target"] not in (target, "both"):
+        if norm.target not in (target, "both"):
             continue
         try:
             norms.normalize(
                 network,
-                factory(norm["estimator"], "norm"),
-                scale=norm["scale"],
-                gamma=norm["gamma"],
-                n_power_iterations=norm["n_power_iterations"],
-                warmup_iterations=norm["warmup_iterations"],
+                factory(norm.estimator, "norm"),
+                scale=norm.scale,
+                gamma=norm.gamma,
+                n_power_iterations=norm.n_power_iterations,
+                warmup_iterations=norm.warmup_iterations,
                 example_input=example,
             )
         except (TypeError, ValueError) as error:
-            raise UserError(f"norm={norm['name']} does not fit the {target}: {_one_line(error)}") from error
+            raise UserError(f"norm={norm.name} does not fit the {target}: {_one_line(error)}") from error
 
 
-def build_evaluator(config: dict[str, Any], array: ImageArray, device: torch.device) -> Evaluator | None:
-    """The judge that `metrics` describes; None for metrics=none."""
-    metrics = config["metrics"]
-    if not metrics.get("extractor"):
-        return None
-    data = Path(config["paths"]["data"])
-    weights = Path(metrics["weights"]) if metrics["weights"] else None
-    return Evaluator(
-        create_extractor(metrics["extractor"], data, weights, device, metrics["precision"]),
-        array,
-        data / "cache",
-        Protocol(
-            num_generated=metrics["num_generated"],
-            num_fid=metrics["num_fid"],
-            num_real=metrics["num_real"],
-            num_kid_prc=metrics["num_kid_prc"],
-            is_splits=metrics["is_splits"],
-            kid_subset_size=metrics["kid_subset_size"],
-            metrics=tuple(name for name in METRICS if metrics[name]),
-            suffix=metrics["suffix"],
-        ),
-        metrics["batch_size"],
-    )
-
-
-def _decays(config: dict[str, Any], optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, LambdaLR]:
-    """The schedules of the learning rates: none, or linearly to zero after the last iteration."""
-    if config["optimizer"]["decay"] == "none":
-        return {}
-    iterations = config["train"]["iterations"]
+def build_evaluators(config: JudgeConfig, array: ImageArray, device: torch.device) -> dict[str, Evaluator]:
+    """The judges that `metrics` chooses, by their names; none for metrics=none."""
     return {
-        name: LambdaLR(optimizer, lambda done: 1 - done / iterations)
-        for name, optimizer in optimizers.items()
+        name: build(
+            config.plain["metrics"][name],
+            f"metrics.{name}",
+            real=array,
+            cache=config.data / "cache",
+            device=device,
+        )
+        for name in config.metrics
     }
 
 
-def _schedule(config: dict[str, Any]) -> Schedule:
-    train = config["train"]
-    return Schedule(
-        iterations=train["iterations"],
-        n_dis=config["optimizer"]["n_dis"],
-        log_every=train["log_every"],
-        probe_every=config["probes"]["every"],
-        audit_every=config["probes"]["audit_every"],
-        sample_every=train["sample_every"],
-        evaluate_every=train["evaluate_every"],
-        checkpoint_every=train["checkpoint_every"],
-        keep_every=train["keep_every"],
-        max_score=train["max_score"],
-        stop_on_divergence=train["on_divergence"] == "stop",
-    )
-
-
-def build_trainer(config: dict[str, Any], array: ImageArray, device: torch.device) -> Callable[..., Trainer]:
-    """A trainer of the networks that the config describes, but for where its records go."""
+def build_gan(config: Config, array: ImageArray, device: torch.device) -> Gan:
+    """The networks that the config describes and all that trains them, before the first iteration."""
     generator, discriminator = build_networks(config, device)
-    g_optimizer = build(config["optimizer"]["generator"], "optimizer", generator.parameters())
-    d_optimizer = build(config["optimizer"]["discriminator"], "optimizer", discriminator.parameters())
-    train = config["train"]
-    return functools.partial(
-        Trainer,
+    train, n_dis = config.train, config.optimizer.n_dis
+    g_optimizer = build(config.optimizer.generator, "optimizer", generator.parameters())
+    d_optimizer = build(config.optimizer.discriminator, "optimizer", discriminator.parameters())
+    lr_schedulers = {}
+    if config.optimizer.decay == "linear":  # to zero after the last iteration
+        optimizers = {"g_decay": g_optimizer, "d_decay": d_optimizer}
+        lr_schedulers = {
+            name: LambdaLR(optimizer, lambda done: 1 - done / train.iterations)
+            for name, optimizer in optimizers.items()
+        }
+    loss = build(config.plain["loss"], "loss")
+    sizes = [train.batch_size] * n_dis
+    if getattr(loss, "generator_sees_real", False):
+        sizes.append(train.g_batch_size)
+    resident = train.resident_gb * 1e9
+    return Gan(
         generator=generator,
         discriminator=discriminator,
-        loss=build(config["loss"], "loss"),
-        penalty=build(config["penalty"], "penalty") if config["penalty"]["_target_"] else None,
+        loss=loss,
+        penalty=optional(config.plain["penalty"], "penalty"),
+        augmentation=optional(config.plain["augment"], "augment"),
         g_optimizer=g_optimizer,
         d_optimizer=d_optimizer,
-        decays=_decays(config, {"g_decay": g_optimizer, "d_decay": d_optimizer}),
-        ema=ExponentialMovingAverage(generator, train["ema"]) if train["ema"] else None,
-        batches=Batches(
-            array.images,
-            train["batch_size"],
-            config["seed"],
-            device,
-            resident_bytes=train["resident_gb"] * 1e9,
-            n_dis=config["optimizer"]["n_dis"],
-        ),
-        g_batch_size=train["g_batch_size"],
-        latent_dim=config["arch"]["latent_dim"],
-        seed=config["seed"],
-        schedule=_schedule(config),
-        execution=Execution(train["precision"], train["compile"], train["cuda_graphs"]),
-        concatenate_real_and_fake=scores_are_per_sample(discriminator, _noise(config, device)),
+        lr_schedulers=lr_schedulers,
+        ema=ExponentialMovingAverage(generator, train.ema) if train.ema else None,
+        batches=Batches(array.images, sizes, config.seed, device, resident, array.labels),
+        g_batch_size=train.g_batch_size,
+        latent_dim=config.arch.latent_dim,
+        seed=config.seed,
+        n_dis=n_dis,
+        execution=Execution(train.precision, train.compile, train.cuda_graphs),
+        concatenate_real_and_fake=scores_are_per_sample(discriminator, *_noise(config, array, device)),
     )
 
 
-def _noise(config: dict[str, Any], device: torch.device) -> Tensor:
-    """A few images `[3, 3, H, W]` of noise."""
-    size = config["dataset"]["image_size"]
-    return torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+def _noise(config: Config, array: ImageArray, device: torch.device) -> tuple[Tensor, ...]:
+    """A few images `[3, 3, H, W]` of noise, and classes for them where the dataset has any."""
+    size = config.dataset.image_size
+    images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    labels = () if array.labels is None else (torch.from_numpy(array.labels[:3]).to(device),)
+    return images, *labels
+
+
+def build_intervals(config: Config) -> Intervals:
+    train = config.train
+    return Intervals(
+        iterations=train.iterations,
+        log_every=train.log_every,
+        probe_every=config.probes.every,
+        audit_every=config.probes.audit_every,
+        sample_every=train.sample_every,
+        checkpoint_every=train.checkpoint_every,
+    )
+
+
+def build_monitor(config: Config, gan: Gan) -> DivergenceMonitor:
+    return DivergenceMonitor(gan, config.train.max_score, stop=config.train.on_divergence == "stop")

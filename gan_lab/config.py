@@ -1,99 +1,268 @@
-"""What Hydra cannot check: values out of range, combinations that make no sense, and a run's identity."""
+"""The config of a run: its keys, their types, ranges and choices, and which of them are its identity."""
 
-import copy
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic.fields import FieldInfo
 
 from gan_lab.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
-# Keys that cannot change what a run computes: they are not part of its identity.
-NOT_IDENTITY = (
-    "device",
-    "fresh",
-    "paths",
-    "tracker",
-    "probes",
-    "metrics.batch_size",
-    "metrics.precision",  # this one and the next are in the names of the figures
-    "metrics.weights",
-    "train.log_every",
-    "train.sample_every",
-    "train.evaluate_every",
-    "train.checkpoint_every",
-    "train.keep_every",
-    "train.resident_gb",
-    "train.sync_bn",  # but see `split`
-    "train.iterations",  # more iterations are the same run going on; but see `identity`
-)
+FOREVER = 10**12  # iterations
+MEASURES: dict[str, Any] = {"identity": False}  # marks a key that cannot change what a run computes
 
-# key: (type, least, most).
-RANGES: dict[str, tuple[type, float, float]] = {
-    "seed": (int, 0, 2**63 - 1),
-    "dataset.image_size": (int, 1, 4096),
-    "dataset.max_damaged": (float, 0, 1),
-    "arch.width": (float, 1e-3, 64),
-    "arch.latent_dim": (int, 1, 2**20),
-    "norm.scale": (float, 1e-6, 1e6),
-    "norm.n_power_iterations": (int, 1, 10_000),
-    "norm.warmup_iterations": (int, 0, 10_000),
-    "optimizer.g_lr": (float, 0, 1e9),
-    "optimizer.d_lr": (float, 0, 1e9),
-    "optimizer.n_dis": (int, 1, 1000),
-    "penalty.coefficient": (float, 0, 1e9),
-    "metrics.num_generated": (int, 2, 10_000_000),
-    "metrics.num_fid": (int, 2, 10_000_000),
-    "metrics.num_real": (int, 2, 10_000_000),
-    "metrics.num_kid_prc": (int, 2, 10_000_000),
-    "metrics.is_splits": (int, 1, 10_000),
-    "metrics.kid_subset_size": (int, 2, 10_000_000),
-    "metrics.batch_size": (int, 1, 100_000),
-    "train.iterations": (int, 1, 10**12),
-    "train.batch_size": (int, 1, 10**6),
-    "train.g_batch_size": (int, 1, 10**6),
-    "train.resident_gb": (float, 0, 1e6),
-    "train.ema": (float, 0, 1 - 1e-9),
-    "train.log_every": (int, 1, 10**12),
-    "train.sample_every": (int, 0, 10**12),
-    "train.evaluate_every": (int, 0, 10**12),
-    "train.checkpoint_every": (int, 1, 10**12),
-    "train.keep_every": (int, 1, 10**12),
-    "train.max_score": (float, 1, 1e30),
-    "probes.every": (int, 0, 10**12),
-    "probes.audit_every": (int, 0, 10**12),
-}
 
-# Some choices of an axis do without these, and null means something to these.
-MAY_BE_ABSENT = ("dataset.max_damaged", "arch.width", "penalty.", "metrics.")
-MAY_BE_NULL = ("metrics.num_fid", "metrics.num_real", "metrics.num_kid_prc")
+def number(least: float, most: float, default: Any = ..., identity: bool = True) -> Any:
+    """A field with a range; the key may be absent where there is a default."""
+    return Field(default, ge=least, le=most, json_schema_extra=None if identity else MEASURES)
 
-FLAGS = (
-    "fresh",
-    "dataset.verify",
-    "train.channels_last",
-    "train.sync_bn",
-    "train.tf32",
-    "train.compile",
-    "train.cuda_graphs",
-)
-NAMES = ("dataset.name", "arch.name", "norm.name")  # parts of the run directory's path
-FOLDERS = ("paths.data", "paths.outputs")
 
-CHOICES = {
-    "train.on_divergence": ("stop", "continue"),
-    "norm.gamma": ("none", "shared", "per_layer"),
-    "norm.target": ("discriminator", "generator", "both"),
-    "optimizer.decay": ("none", "linear"),
-    "tracker.mode": ("auto", "online", "offline", "disabled"),
-    "train.precision": ("fp32", "bf16"),
-}
+def measure(default: Any = ...) -> Any:
+    """A field that cannot change what a run computes: no part of its identity."""
+    return Field(default, json_schema_extra=MEASURES)
+
+
+def _folder_name(value: Any) -> Any:
+    if not isinstance(value, str) or not value or value.startswith(".") or "/" in value:
+        raise ValueError("cannot name a folder: give it letters and digits")
+    return value
+
+
+def _folder(value: Any) -> Any:
+    if not isinstance(value, str) or not value:
+        raise ValueError("is no folder: give it the path of one")
+    return value
+
+
+def _device(value: Any) -> Any:
+    if value != "auto" and str(value).split(":")[0] not in ("cpu", "cuda", "mps"):
+        raise ValueError("is no device: take auto, cpu, cuda or cuda:<number>")
+    return value
+
+
+FolderName = Annotated[str, BeforeValidator(_folder_name)]  # a part of the run directory's path
+Folder = Annotated[str, BeforeValidator(_folder)]
+Node = dict[str, Any]  # what Hydra instantiates
+
+
+class _Axis(BaseModel):
+    """An axis of the config: a choice may have keys of its own."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+
+
+class _Section(_Axis):
+    """A part of the config without choices: a key that it does not know is a mistake."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Dataset(_Axis):
+    name: FolderName
+    image_size: int = number(1, 4096)
+    max_damaged: float = number(0, 1, default=0.0)
+    verify: bool = True
+    prepare: Node
+
+
+class Arch(_Axis):
+    name: FolderName
+    width: float = number(1e-3, 64, default=1.0)
+    latent_dim: int = number(1, 2**20)
+    image_sizes: list[int] | None = None
+    generator: Node
+    discriminator: Node
+
+
+class Norm(_Axis):
+    name: FolderName
+    estimator: Node | None
+    scale: float = number(1e-6, 1e6)
+    gamma: Literal["none", "shared", "per_layer"]
+    n_power_iterations: int = number(1, 10_000)
+    warmup_iterations: int = number(0, 10_000)
+    target: Literal["discriminator", "generator", "both"]
+
+
+class Init(_Axis):
+    generator: Node
+    discriminator: Node
+
+
+class Loss(_Axis):
+    name: str
+
+
+class Penalty(_Axis):
+    name: str
+    coefficient: float = number(0, 1e9, default=1.0)
+
+
+class Augment(_Axis):
+    name: str
+
+
+class Optimizer(_Axis):
+    g_lr: float = number(0, 1e9)
+    d_lr: float = number(0, 1e9)
+    n_dis: int = number(1, 1000)
+    decay: Literal["none", "linear"]
+    generator: Node
+    discriminator: Node
+
+
+class Metrics(_Axis):
+    """One evaluator: who judges, what, on how many images, and how often."""
+
+    extractor: Node
+    datasets: list[str] | None = None  # the only ones that it can judge; None: all
+    measure: list[Literal["fid", "is", "kid", "prc"]] = Field(["fid", "is"], min_length=1)
+    every: int = number(0, FOREVER, default=0)
+    num_generated: int = number(2, 10_000_000, default=50_000)
+    num_fid: int | None = number(2, 10_000_000, default=None)
+    num_real: int | None = number(2, 10_000_000, default=None)
+    num_kid_prc: int | None = number(2, 10_000_000, default=10_000)
+    is_splits: int = number(1, 10_000, default=10)
+    kid_subset_size: int = number(2, 10_000_000, default=1000)
+    batch_size: int = number(1, 100_000, default=64)
+
+
+class Tracker(_Axis):
+    name: str
+    mode: Literal["auto", "online", "offline", "disabled"]
+
+
+class Train(_Section):
+    iterations: int = number(1, FOREVER, identity=False)  # more are the same run, continued; see `identity`
+    batch_size: int = number(1, 10**6)
+    g_batch_size: int = number(1, 10**6)
+    ema: float = number(0, 1 - 1e-9)
+    precision: Literal["fp32", "bf16"]
+    tf32: bool
+    resident_gb: float = number(0, 1e6, identity=False)
+    sync_bn: bool = measure()  # but see `bn_batches`
+    bn_batches: int = number(1, 10**6, default=1)  # in how many parts batch norm sees a batch
+    channels_last: bool
+    compile: bool
+    cuda_graphs: bool
+    log_every: int = number(1, FOREVER, identity=False)
+    sample_every: int = number(0, FOREVER, identity=False)
+    evaluate_every: int = number(0, FOREVER, identity=False)
+    checkpoint_every: int = number(1, FOREVER, identity=False)
+    keep_every: int = number(1, FOREVER, identity=False)
+    max_score: float = number(1, 1e30)
+    on_divergence: Literal["stop", "continue"]
+
+
+class Probes(_Section):
+    every: int = number(0, FOREVER)
+    audit_every: int = number(0, FOREVER)
+
+
+class Paths(_Section):
+    data: Folder
+    outputs: Folder
+
+
+class JudgeConfig(_Axis):
+    """What judging images needs of a config. `plain` holds its values as they are written and hashed."""
+
+    device: Annotated[str, BeforeValidator(_device)] = measure()
+    dataset: Dataset
+    metrics: dict[str, Metrics] = measure()
+    paths: Paths = measure()
+
+    _plain: dict[str, Any] = PrivateAttr()
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """All keys and values, the user's own too."""
+        return self._plain
+
+    @property
+    def data(self) -> Path:
+        return Path(self.paths.data).expanduser()
+
+    @property
+    def outputs(self) -> Path:
+        return Path(self.paths.outputs).expanduser()
+
+    def combinations(self) -> Iterator[str]:
+        """What makes no sense together, each in a sentence."""
+        for name, metrics in self.metrics.items():
+            if metrics.datasets and self.dataset.name not in metrics.datasets:
+                yield (
+                    f"metrics={name} judges {' and '.join(metrics.datasets)} only, not dataset="
+                    f"{self.dataset.name}: take metrics=inception or metrics=none"
+                )
+            splits, count = metrics.is_splits, metrics.num_generated
+            if "is" in metrics.measure and splits > count:
+                more = f"metrics.{name}.num_generated={count}"
+                yield f"metrics.{name}.is_splits={splits} exceeds {more}: lower it"
+
+
+class Config(JudgeConfig):
+    """The config of a run, resolved, which makes sense."""
+
+    seed: int = number(0, 2**63 - 1)
+    fresh: bool = measure()
+    arch: Arch
+    norm: Norm
+    init: Init
+    loss: Loss
+    penalty: Penalty
+    augment: Augment
+    optimizer: Optimizer
+    tracker: Tracker = measure()
+    train: Train
+    probes: Probes = measure()
+
+    def identity(self) -> dict[str, Any]:
+        """The part of the config that decides what the run computes."""
+        kept = _identity(self, self.plain)
+        if self.optimizer.decay != "none":  # the learning rate of every iteration depends on their number
+            kept["train"]["iterations"] = self.train.iterations
+        if self.dataset.verify and "verify" in self.plain["dataset"]:
+            # A verified archive is the same wherever it lies.
+            kept["dataset"] = {key: value for key, value in kept["dataset"].items() if key != "raw"}
+            prepare = {key: value for key, value in kept["dataset"]["prepare"].items() if key != "raw"}
+            kept["dataset"]["prepare"] = prepare
+        return _one_spelling(kept)
+
+    @property
+    def run_id(self) -> str:
+        """A short hash of what the run computes: the same for the same command, whatever machine runs it."""
+        text = json.dumps(self.identity(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def run_directory(self) -> Path:
+        """`<outputs>/<dataset>/<arch>/<norm>/seed<k>-<id>`, a function of what the run computes."""
+        names = (self.dataset.name, self.arch.name, self.norm.name)
+        return self.outputs.joinpath(*names, f"seed{self.seed}-{self.run_id}")
+
+    def combinations(self) -> Iterator[str]:
+        yield from super().combinations()
+        size, sizes = self.dataset.image_size, self.arch.image_sizes
+        if sizes and size not in sizes:
+            yield (
+                f"arch={self.arch.name} has no shape for dataset.image_size={size}: take one of "
+                f"{', '.join(map(str, sizes))}, or another arch"
+            )
+        if self.train.cuda_graphs and not self.train.compile:
+            yield "train.cuda_graphs=true are graphs of compiled passes: set train.compile=true too"
+        if self.loss.name == "wgan_gp" and self.penalty.name != "gradient_penalty":
+            yield (
+                f"loss=wgan_gp means penalty=gradient_penalty, not {self.penalty.name}: with that, take "
+                "loss=wasserstein"
+            )
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
@@ -106,13 +275,62 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictCon
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
-    search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    # Quoted, because a folder's name may hold what Hydra's grammar gives a meaning, such as parentheses.
+    search = []
+    if config_dir:
+        folder = str(config_dir.expanduser().resolve()).replace("\\", "\\\\").replace('"', '\\"')
+        search = [f'hydra.searchpath=["file://{folder}"]']
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return hydra_compose("train", overrides=[*overrides, *search])
 
 
+def load(cfg: DictConfig, ranks: int = 1) -> Config:
+    """The config of a run on so many ranks; raises UserError where it cannot make sense."""
+    return of_plain(resolved(cfg), ranks)
+
+
+def of_plain(plain: Mapping[str, Any], ranks: int = 1) -> Config:
+    """Like `load`, of plain values, e.g. those of a run's config.yaml.
+
+    The number of ranks changes nothing that a run computes, but for batch norm that each does for itself
+    (`train.sync_bn=false`): then `train.bn_batches` says in how many parts it sees a batch.
+    """
+    train = plain.get("train")
+    if ranks > 1 and isinstance(train, dict) and train.get("sync_bn") is False:
+        plain = {**plain, "train": {**train, "bn_batches": ranks}}
+    config = _checked(Config, plain)
+    for key, size in (("batch_size", config.train.batch_size), ("g_batch_size", config.train.g_batch_size)):
+        if size % ranks:
+            raise UserError(
+                f"train.{key}={size} cannot be shared evenly by {ranks} ranks: take a multiple of {ranks}"
+            )
+    return config
+
+
+def to_judge(plain: Mapping[str, Any]) -> JudgeConfig:
+    """What judging needs of these values, whatever else they say; raises UserError like `load`."""
+    return _checked(JudgeConfig, plain)
+
+
+C = TypeVar("C", bound=JudgeConfig)
+
+
+def _checked(model: type[C], plain: Mapping[str, Any]) -> C:
+    values = dict(plain)
+    if isinstance(values.get("metrics"), dict):  # what an experiment sets for protocols that are not chosen
+        values["metrics"] = {k: v for k, v in values["metrics"].items() if not v or "_target_" in v}
+    try:
+        config = model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_sentence(error)) from error
+    config._plain = values
+    for reason in config.combinations():
+        raise UserError(reason)
+    return config
+
+
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The config as plain values; raises UserError where one is missing or points nowhere."""
+    """A composed config as plain values; raises UserError where one is missing or points nowhere."""
     try:
         missing = next(_missing(OmegaConf.to_container(cfg)), None)
         if missing:
@@ -133,142 +351,27 @@ def _missing(node: Any, prefix: str = "") -> Iterator[str]:
             yield from _missing(value, f"{prefix}{key}.")
 
 
-def lookup(config: dict[str, Any], dotted: str) -> Any:
-    """The value at a dotted key, or None where it is absent."""
-    node: Any = config
-    for part in dotted.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return None
-        node = node[part]
-    return node
-
-
-def check(config: dict[str, Any]) -> None:
-    """Refuse a resolved config that cannot make sense; raises UserError before anything is built."""
-    _check_ranges(config, RANGES)
-    _check_words(config)
-    _check_combinations(config)
-
-
-def _check_ranges(config: dict[str, Any], keys: Iterable[str]) -> None:
-    for key in keys:
-        kind, least, most = RANGES[key]
-        value = lookup(config, key)
-        if value is None and (key in MAY_BE_NULL or _is_absent_by_right(config, key)):
+def _identity(model: BaseModel, plain: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for key, value in plain.items():
+        field = type(model).model_fields.get(key)
+        if field is not None and field.json_schema_extra == MEASURES:
             continue
-        whole = kind is int
-        fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-        if not fits or not least <= value <= most:
-            noun = "a whole number" if whole else "a number"
-            raise UserError(f"{key}={value} is not {noun} from {least} to {most:g}: set {key} to one")
+        child = getattr(model, key, None)
+        kept[key] = _identity(child, value) if isinstance(child, BaseModel) else value
+    return kept
 
 
-def _is_absent_by_right(config: dict[str, Any], key: str) -> bool:
-    axis, _, last = key.partition(".")
-    return key.startswith(MAY_BE_ABSENT) and last not in config[axis]
+def _not_identity(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for key, field in model.model_fields.items():
+        if field.json_schema_extra == MEASURES:
+            yield prefix + key
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _not_identity(field.annotation, f"{prefix}{key}.")
 
 
-def _check_words(config: dict[str, Any]) -> None:
-    for key in FLAGS:
-        if not isinstance(lookup(config, key), bool | None):
-            raise UserError(f"{key}={lookup(config, key)} is neither true nor false: set it to one of them")
-    for key in NAMES:
-        name = lookup(config, key)
-        if not isinstance(name, str) or not name or name.startswith(".") or "/" in name:
-            raise UserError(f"{key}={name} cannot name a folder: give it letters and digits")
-    for key in FOLDERS:
-        if not isinstance(lookup(config, key), str) or not lookup(config, key):
-            raise UserError(f"{key}={lookup(config, key)} is no folder: give it the path of one")
-
-
-def _check_combinations(config: dict[str, Any]) -> None:
-    size, sizes = config["dataset"]["image_size"], config["arch"].get("image_sizes")
-    if sizes and size not in sizes:
-        known = ", ".join(map(str, sizes))
-        raise UserError(
-            f"arch={config['arch']['name']} has no shape for dataset.image_size={size}: take one of {known}, "
-            "or another arch"
-        )
-    check_metrics(config)
-    if config["train"]["cuda_graphs"] and not config["train"]["compile"]:
-        raise UserError("train.cuda_graphs=true are graphs of compiled passes: set train.compile=true too")
-    loss, penalty = config["loss"]["name"], config["penalty"]["name"]
-    if loss == "wgan_gp" and penalty != "gradient_penalty":
-        raise UserError(
-            f"loss=wgan_gp means penalty=gradient_penalty, not {penalty}: with that, take loss=wasserstein"
-        )
-    for key, choices in CHOICES.items():
-        value = lookup(config, key)
-        if value not in choices:
-            raise UserError(f"{key}={value} is none of {', '.join(choices)}: take one of them")
-    device = str(config["device"])
-    if device != "auto" and device.split(":")[0] not in ("cpu", "cuda", "mps"):
-        raise UserError(f"device={device} is no device: take auto, cpu, cuda or cuda:<number>")
-
-
-def check_metrics(config: dict[str, Any]) -> None:
-    """Refuse metrics that cannot make sense, whatever else the config says; raises UserError."""
-    metrics, dataset = config["metrics"], config["dataset"]["name"]
-    if not metrics.get("extractor"):
-        return
-    _check_ranges(config, [key for key in RANGES if key.startswith("metrics.")])
-    if metrics["extractor"] == "digits" and dataset != "digits":
-        raise UserError(
-            f"metrics=digits judges handwritten digits, not dataset={dataset}: take metrics=inception or "
-            "metrics=none"
-        )
-    for name in ("num_generated", "is_splits", "kid_subset_size", "batch_size"):
-        if metrics.get(name) is None:
-            raise UserError(f"metrics.{name} has no value: give it a whole number")
-    for name in ("weights", "suffix"):
-        if not isinstance(metrics.get(name), str | None):
-            raise UserError(f"metrics.{name}={metrics[name]} is no text: quote it, or leave it null")
-    precision, precisions = metrics.get("precision"), ("exact", "bf16")
-    if precision not in precisions:
-        raise UserError(f"metrics.precision={precision} is none of {', '.join(precisions)}: take one of them")
-    if precision != "exact" and metrics["extractor"] == "digits":
-        raise UserError(f"metrics.precision={precision} is for Inception alone: take exact for the digits")
-    wanted = {name: metrics.get(name) for name in ("fid", "is", "kid", "prc")}
-    for name, value in wanted.items():
-        if not isinstance(value, bool):
-            raise UserError(f"metrics.{name}={value} is neither true nor false: set it to one of them")
-    if not any(wanted.values()):
-        raise UserError("metrics.fid, is, kid and prc are all false: set one to true, or take metrics=none")
-    splits, count = metrics["is_splits"], metrics["num_generated"]
-    if wanted["is"] and splits > count:
-        raise UserError(f"metrics.is_splits={splits} exceeds metrics.num_generated={count}: lower it")
-
-
-def split(config: dict[str, Any], ranks: int) -> dict[str, Any]:
-    """The config of a run on so many ranks; raises UserError where they cannot share a batch evenly.
-
-    Their number changes nothing that a run computes, but for batch norm that each does for itself: the new
-    key `train.bn_batches`, of the run's identity, says in how many parts it sees a batch.
-    """
-    for key in ("train.batch_size", "train.g_batch_size"):
-        if (size := lookup(config, key)) % ranks:
-            raise UserError(
-                f"{key}={size} cannot be shared evenly by {ranks} ranks: take a multiple of {ranks}"
-            )
-    if ranks == 1 or config["train"]["sync_bn"]:
-        return config
-    return {**config, "train": {**config["train"], "bn_batches": ranks}}
-
-
-def identity(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a resolved config that decides what a run computes."""
-    kept = copy.deepcopy(config)
-    keys = list(NOT_IDENTITY)
-    if lookup(config, "dataset.verify"):  # a verified archive is the same wherever it lies
-        keys += ["dataset.raw", "dataset.prepare.raw"]
-    for key in keys:
-        if key == "train.iterations" and lookup(config, "optimizer.decay") != "none":
-            continue  # the learning rate of every iteration depends on their number
-        *parents, last = key.split(".")
-        node = lookup(kept, ".".join(parents)) if parents else kept
-        if isinstance(node, dict):
-            node.pop(last, None)
-    return _one_spelling(kept)
+# The dotted keys that cannot change what a run computes, `train.iterations` among them (see `identity`).
+NOT_IDENTITY = tuple(_not_identity(Config))
 
 
 def _one_spelling(node: Any) -> Any:
@@ -280,13 +383,57 @@ def _one_spelling(node: Any) -> Any:
     return int(node) if isinstance(node, float) and node.is_integer() else node
 
 
-def run_id(config: dict[str, Any]) -> str:
-    """A short hash of what the run computes: the same for the same command, whatever machine runs it."""
-    text = json.dumps(identity(config), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+# What to choose where nothing is chosen, as `penalty=null` does.
+_NOTHING = {"penalty": "none", "augment": "none", "metrics": "none", "norm": "none", "tracker": "local"}
 
 
-def run_directory(config: dict[str, Any]) -> Path:
-    """`<outputs>/<dataset>/<arch>/<norm>/seed<k>-<id>`, a function of what the run computes."""
-    names = (config[axis]["name"] for axis in ("dataset", "arch", "norm"))
-    return Path(config["paths"]["outputs"]).joinpath(*names, f"seed{config['seed']}-{run_id(config)}")
+def _sentence(error: ValidationError) -> str:
+    """The first thing that is wrong, as a person needs it: the key, its value, and how to mend it."""
+    first = error.errors()[0]
+    *parents, last = map(str, first["loc"])
+    kind, value, axis = first["type"], first["input"], str(first["loc"][0])
+    key = ".".join([*parents, last] if not last.isdecimal() else parents)
+    given = f"{key}={value if not isinstance(value, bool) else str(value).lower()}"
+    field = _field(key)
+    if key == axis and (kind == "missing" or (kind in ("model_type", "dict_type") and value is None)):
+        example = f"{axis}={_NOTHING.get(axis, '...')}"
+        return f"{axis} has no choice: take one of those in configs/{axis}, as in {example}"
+    if kind == "missing":
+        return f"{key} has no value: give it one, as in {key}=..."
+    if kind == "extra_forbidden":
+        return f"{key} is no key of the config: see `python train.py --cfg job` for those that there are"
+    if kind == "value_error":
+        return f"{given} {first['ctx']['error']}"
+    if kind == "literal_error" and field is not None:
+        choices = ", ".join(map(str, _choices(field.annotation)))
+        return f"{given} is none of {choices}: take one of them"
+    if kind == "bool_type":
+        return f"{given} is neither true nor false: set it to one of them"
+    bounds = {type(bound).__name__: bound for bound in field.metadata} if field else {}
+    if {"Ge", "Le"} <= bounds.keys():
+        is_whole = field is not None and float not in (field.annotation, *get_args(field.annotation))
+        noun = "a whole number" if is_whole else "a number"
+        return f"{given} is not {noun} from {bounds['Ge'].ge} to {bounds['Le'].le:g}: set {key} to one"
+    if kind == "string_type":
+        return f"{given} must be a string: quote it"
+    return f"{given} is wrong ({first['msg']}): see `python train.py --cfg job` for what it should be"
+
+
+def _field(key: str) -> FieldInfo | None:
+    """The field of a dotted key."""
+    model: Any = Config
+    field = None
+    for part in key.split("."):
+        if get_origin(model) is dict:  # of models, by names that the user chose
+            model = get_args(model)[1]
+            continue
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return None
+        model = field.annotation
+    return field
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """Of a Literal, or of a list of them."""
+    return get_args(annotation) if get_origin(annotation) is Literal else _choices(get_args(annotation)[0])

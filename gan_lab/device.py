@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gan_lab.distributed import env
 from gan_lab.errors import UserError
@@ -66,6 +67,13 @@ def prepare_process(tf32: bool = True, compile: bool = False) -> None:
     if compile:
         torch.compiler.reset()  # what earlier runs of a sweep left counts against its limits
     keep_freed_memory()
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on the device; the host does not wait for a GPU's queue."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def allow_tf32(is_allowed: bool) -> None:

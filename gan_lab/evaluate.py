@@ -1,7 +1,7 @@
 """Metrics of anything that makes images or is images: a run, a generator, a checkpoint, a folder."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,107 +9,158 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.errors import HydraException
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from torch import Tensor
 
-from gan_lab.build import build_evaluator, load_images
-from gan_lab.config import check_metrics, compose, resolved
+from gan_lab.build import build_evaluators, load_images
+from gan_lab.config import compose, resolved, to_judge
 from gan_lab.data.recipe import FORMATS
 from gan_lab.device import pick_device
 from gan_lab.errors import UserError
-from gan_lab.load import is_run, load
-from gan_lab.metrics import METRICS
+from gan_lab.load import Trained, is_run, load, locate
+from gan_lab.metrics import METRICS, Evaluator
+from gan_lab.runs.lock import RunLock
+from gan_lab.tracking import jsonl
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was judged against which dataset, how (`metrics` as composed), and the figures."""
+    """What was judged against which dataset, how (`metrics` as composed), and the figures.
+
+    `recorded` says whether they are in the run's record.
+    """
 
     source: str
     against: str
     metrics: dict[str, Any]
     values: dict[str, float]
+    recorded: bool = False
 
 
 def judge(
     source: Path,
     against: str | None = None,
-    metrics: Sequence[str] | None = None,
+    measure: Sequence[str] | None = None,
     num: int | None = None,
     weights: Path | None = None,
     overrides: Sequence[str] = (),
     config_dir: Path | None = None,
     allow: Sequence[str] = (),
+    record: bool = False,
 ) -> Verdict:
     """Judge `source`: a run's directory, its generator.safetensors, a checkpoint, or a folder of images.
 
-    `against` is a choice of `dataset` (None: the run's own), `metrics` are some of METRICS, `num` is how many
-    images are made (None: as many as the protocol says) or taken from the folder (None: all), `weights` is a
-    file of Inception's; `overrides` and `config_dir` are as for train.py, and `allow` is that of
-    `gan_lab.load.load`. Raises UserError.
+    `against` is a choice of `dataset`; None: the run's own, under the run's own protocols. `measure` are
+    some of METRICS. `num` is how many images are made (None: as many as the protocol says) or taken from the folder
+    (None: all). `weights` is a file of Inception's. `overrides` and `config_dir` are as for train.py, `allow`
+    is that of `gan_lab.load.load`. With `record` the figures of a run are put into its metrics.jsonl, at the
+    iteration of the weights; what stands there already is not judged again. Raises UserError.
     """
-    device = pick_device(_compose(overrides, config_dir).device)
     files = _image_files(source) if source.is_dir() and not is_run(source) else []
-    if files:
-        if not against:
-            raise UserError(f"nothing says what to judge {source} against: name a dataset with --against")
-        if num and num > len(files):
-            raise UserError(f"--num {num} exceeds the {len(files)} images in {source}: lower it")
-        num = num or len(files)
-        dataset, judged = [f"dataset={against}"], source
-    else:
-        trained = load(source, device, allow)
-        dataset = [f"dataset={against}"] if against else _own_dataset(trained.config)
-        judged = trained.weights
-
-    wanted = _metrics_overrides(metrics, num, weights)
-    config = resolved(_compose([*dataset, *overrides, *wanted], config_dir))
-    check_metrics(config)
-    if not config["metrics"]["extractor"]:
-        raise UserError(f"metrics={config['metrics']['name']} judges nothing: take metrics=inception")
+    if files and not against:
+        raise UserError(f"nothing says what to judge {source} against: name a dataset with --against")
+    if files and record:
+        raise UserError(f"{source} is no run that has a record: leave --record out")
+    own = [f"dataset={against}"] if against else _own_choices(locate(source)[0].read_config())
+    plain = _compose(own, overrides, config_dir)
+    if num and files and num > len(files):
+        raise UserError(f"--num {num} exceeds the {len(files)} images in {source}: lower it")
+    _adjust(plain["metrics"], measure, num or len(files) or None, weights)
+    config = to_judge(plain)
+    if not config.metrics:
+        raise UserError("metrics=none judges nothing: take metrics=inception")
+    device = pick_device(config.device)
+    trained = None if files else load(source, device, allow)
     array = load_images(config)
     shape = array.images.shape[1:]
 
     def generate(start: int, stop: int) -> Tensor:
-        if files:
+        if trained is None:
             return torch.stack([_read(path, shape) for path in files[start:stop]])
         images = trained.generate(start, stop, "evaluation")
         if images.shape[1:] != shape:
-            raise UserError(_other_size(judged, tuple(images.shape[1:]), shape))
+            raise UserError(_other_size(trained.weights, tuple(images.shape[1:]), shape))
         return images
 
     generate(0, 1)  # refuses images of another size before the real ones are worked on
-    evaluator = build_evaluator(config, array, device)
-    assert evaluator is not None
-    return Verdict(str(judged), config["dataset"]["name"], config["metrics"], evaluator.evaluate(generate))
+    evaluators = list(build_evaluators(config, array, device).values())
+    if trained is None or not record:
+        values = {name: value for one in evaluators for name, value in one.evaluate(generate).items()}
+    else:
+        values = _record(trained, evaluators, generate)
+    judged = str(trained.weights if trained else source)
+    return Verdict(judged, config.dataset.name, config.plain["metrics"], values, record)
 
 
-def _metrics_overrides(metrics: Sequence[str] | None, num: int | None, weights: Path | None) -> list[str]:
-    overrides = []
-    if metrics is not None:
-        if unknown := [name for name in metrics if name not in METRICS]:
-            raise UserError(f"the metric {unknown[0]!r} is none of {', '.join(METRICS)}: take some of them")
-        overrides += [f"metrics.{name}={str(name in metrics).lower()}" for name in METRICS]
-    if num is not None:
-        overrides.append(f"metrics.num_generated={num}")
-    if weights is not None:
-        overrides.append(f"metrics.weights={_quoted(str(weights))}")
-    return overrides
+def runs_below(source: Path) -> list[Path]:
+    """The runs in a folder, sorted, or the source itself where it is a run, a file, or holds none."""
+    if not source.is_dir() or is_run(source):
+        return [source]
+    return sorted(path.parent for path in source.rglob("config.yaml") if is_run(path.parent)) or [source]
 
 
-def _own_dataset(config: dict[str, Any]) -> list[str]:
-    """Overrides that compose the dataset of a run; how it is prepared is not the run's to say."""
-    dataset = config["dataset"]
-    return [f"dataset={dataset['name']}"] + [
-        f"dataset.{key}={_quoted(value) if isinstance(value, str) else json.dumps(value)}"
-        for key, value in dataset.items()
-        # A key with a dot would reach into `prepare`.
-        if key != "name" and key.isidentifier() and not isinstance(value, dict)
-    ]
+def _record(trained: Trained, evaluators: Sequence[Evaluator], generate: Any) -> dict[str, float]:
+    """Judge what the run's record does not hold yet, and put it there; returns all figures."""
+    directory, iteration = trained.directory, trained.iteration
+    values: dict[str, float] = {}
+    with RunLock(directory.lock):
+        rows = [row for row in jsonl.read(directory.metrics) if row["iteration"] == iteration]
+        known = {name: value for row in rows for name, value in row.items() if value is not None}
+        for evaluator in evaluators:
+            names = [name for names in evaluator.names.values() for name in names]
+            if all(name in known for name in names):
+                values |= {name: known[name] for name in names}
+                continue
+            figures = evaluator.evaluate(generate)
+            jsonl.append(directory.metrics, iteration, figures)
+            values |= figures
+    return values
+
+
+def _adjust(
+    metrics: dict[str, Any], measure: Sequence[str] | None, num: int | None, weights: Path | None
+) -> None:
+    """Change the protocols as the command line says."""
+    if measure is not None and (unknown := [name for name in measure if name not in METRICS]):
+        raise UserError(f"the metric {unknown[0]!r} is none of {', '.join(METRICS)}: take some of them")
+    for node in metrics.values():
+        if measure is not None:
+            node["measure"] = list(measure)
+        if num is not None:
+            node["num_generated"] = num
+        if weights is not None and "weights" in node.get("extractor", {}):
+            node["extractor"]["weights"] = str(weights)
+
+
+def _own_choices(config: dict[str, Any]) -> list[str]:
+    """Overrides that compose the dataset and the protocols of a run, from its config.
+
+    Names of things to call are not the run's to say: they come from the choices of these names.
+    """
+    dataset, metrics = config["dataset"], config.get("metrics") or {}
+    chosen = [f"dataset={dataset['name']}", *_values("dataset", {**dataset, "name": None}, depth=0)]
+    if metrics:
+        chosen.append(f"metrics=[{','.join(map(str, metrics))}]")
+    for name, node in metrics.items():
+        chosen += _values(f"metrics.{name}", node, depth=1)
+    return chosen
+
+
+def _values(prefix: str, node: dict[str, Any], depth: int) -> Iterator[str]:
+    for key, value in node.items():
+        # A key with a dot would reach into another node.
+        if not key.isidentifier() or key.startswith("_") or key in ("name", "root"):
+            continue
+        if isinstance(value, dict):
+            if depth:
+                yield from _values(f"{prefix}.{key}", value, depth - 1)
+        elif isinstance(value, str):
+            yield f"{prefix}.{key}={_quoted(value)}"
+        else:
+            yield f"{prefix}.{key}={json.dumps(value)}"
 
 
 def _quoted(text: str) -> str:
@@ -117,12 +168,20 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", r"\'") + "'"
 
 
-def _compose(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
+def _compose(own: Sequence[str], overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
+    """The plain config of these choices; what was typed replaces what is a run's own."""
+    typed = {override.partition("=")[0].lstrip("+~") for override in overrides}
+    kept = [one for one in own if not _is_replaced(one.partition("=")[0], typed)]
     try:
-        return compose(overrides, config_dir)
+        return resolved(compose([*kept, *overrides], config_dir))
     except (HydraException, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split("Config search path")[0].split())
         raise UserError(f"the dataset or the overrides are wrong: {reason}") from error
+
+
+def _is_replaced(key: str, typed: set[str]) -> bool:
+    """Whether a key, or the choice that it belongs to, was typed."""
+    return key in typed or key.partition(".")[0] in typed
 
 
 def _image_files(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gan_lab.build import build_networks
-from gan_lab.config import check
+from gan_lab.config import Config, of_plain
 from gan_lab.errors import UserError
 from gan_lab.runs import checkpoint
 from gan_lab.runs.directory import RunDirectory
@@ -23,19 +23,21 @@ TRUSTED = ("gan_lab.archs", "gan_lab.norms")
 
 @dataclass(frozen=True)
 class Trained:
-    """A generator in eval mode, the config of its run, and the file of its weights."""
+    """A generator in eval mode, its run's config and directory, the file and iteration of its weights."""
 
     generator: nn.Module
-    config: dict[str, Any]
+    config: Config
+    directory: RunDirectory
     weights: Path
+    iteration: int
 
     def generate(self, start: int, stop: int, purpose: str, seed: int | None = None) -> Tensor:
         """Images by number, uint8 `[stop - start, 3, H, W]`; those that the run makes for the purpose itself.
 
         `seed` is the run's own unless it is given.
         """
-        seed = self.config["seed"] if seed is None else seed
-        return generate(self.generator, self.config["arch"]["latent_dim"], seed, purpose, start, stop)
+        seed = self.config.seed if seed is None else seed
+        return generate(self.generator, self.config.arch.latent_dim, seed, purpose, start, stop)
 
 
 def load(source: Path, device: torch.device, allow: Sequence[str] = ()) -> Trained:
@@ -44,10 +46,11 @@ def load(source: Path, device: torch.device, allow: Sequence[str] = ()) -> Train
     `allow` names further modules that the run's config may take networks and norms from. Raises UserError
     where there is no whole generator, or where the config names anything else.
     """
-    directory, weights = _locate(source)
+    directory, weights = locate(source)
     config, generator, _ = networks(directory, device, allow)
     try:
-        generator.load_state_dict(_read(weights))
+        state, iteration = _read(weights, directory)
+        generator.load_state_dict(state)
     except UserError:
         raise
     except Exception as error:
@@ -55,22 +58,22 @@ def load(source: Path, device: torch.device, allow: Sequence[str] = ()) -> Train
             f"{weights} does not hold the generator of {directory.config} ({_first_line(error)}): give "
             "another file of that run"
         ) from error
-    return Trained(generator.eval().requires_grad_(False), config, weights)
+    return Trained(generator.eval().requires_grad_(False), config, directory, weights, iteration)
 
 
 def networks(
     directory: RunDirectory, device: torch.device, allow: Sequence[str] = ()
-) -> tuple[dict[str, Any], nn.Module, nn.Module]:
+) -> tuple[Config, nn.Module, nn.Module]:
     """A run's config, and the generator and the discriminator that it describes, as before training.
 
     `allow` names further modules that the config may take networks and norms from. Raises UserError where it
     names anything else, or nothing can be built from it.
     """
-    config = directory.read_config()
-    for target in _targets({axis: config.get(axis) for axis in ("arch", "init", "norm")}):
+    plain = directory.read_config()
+    for target in _targets({axis: plain.get(axis) for axis in ("arch", "init", "norm")}):
         _refuse_untrusted(target, (*TRUSTED, *allow), directory.config)
     try:
-        check(config)
+        config = of_plain(plain)
         generator, discriminator = build_networks(config, device)
     except UserError:
         raise
@@ -87,7 +90,7 @@ def is_run(source: Path) -> bool:
     return RunDirectory(source).config.exists()
 
 
-def _locate(source: Path) -> tuple[RunDirectory, Path]:
+def locate(source: Path) -> tuple[RunDirectory, Path]:
     """The run's directory and the file of weights that `source` stands for."""
     if source.is_dir():
         directory = RunDirectory(source)
@@ -104,11 +107,12 @@ def _locate(source: Path) -> tuple[RunDirectory, Path]:
     raise UserError(f"no config.yaml beside {source} says what network it is of: put its run's there")
 
 
-def _read(weights: Path) -> dict[str, Tensor]:
+def _read(weights: Path, directory: RunDirectory) -> tuple[dict[str, Tensor], int]:
+    """The generator's state and the iteration after which it was like that."""
     if weights.suffix == ".safetensors":
-        return load_file(weights)
+        return load_file(weights), directory.read_status().get("iteration", 0)
     state = checkpoint.load(weights)
-    return state.get("ema", state["generator"])  # what the run itself samples and judges
+    return state.get("ema", state["generator"]), state["iteration"]  # what the run itself samples and judges
 
 
 def _targets(node: Any) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """GAN losses: pure functions of the discriminator's scores (`[B]`, unbounded).
 
 Each has two methods: `discriminator(real, fake)` gives the two terms, on real and on fake scores, whose sum
-is the loss, and `generator(fake)` the generator's loss; all are scalars, means over the batch.
+is the loss (or the loss itself, where it has no such terms), and `generator(fake)` the generator's loss; all
+are scalars, means over the batch. A loss whose `generator_sees_real` is true is called as
+`generator(fake, real)` instead, with the scores of as many real images.
 """
 
 import torch.nn.functional as F

@@ -1,15 +1,15 @@
 """Penalties on the slope `‖∇_x D(x)‖` of the discriminator, added to its loss.
 
-Each is called with the discriminator (`[B, 3, H, W]` to `[B]`), a batch of real and one of fake images and a
-random generator on their device, and returns a scalar that is differentiable in the discriminator's weights.
+Each has two methods. `draw(count, rng)` gives the random numbers for a batch of `count` images, drawn on the
+host (None where it needs none). A call with the discriminator (`[B, 3, H, W]` to `[B]`), a batch of real and
+one of generated images, and these numbers returns a scalar that is differentiable in the discriminator's
+weights.
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-
-from gan_lab.distributed import collectives, env
 
 Score = Callable[[Tensor], Tensor]
 
@@ -23,11 +23,13 @@ class GradientPenalty:
     def __init__(self, coefficient: float = 10.0) -> None:
         self.coefficient = coefficient
 
-    def __call__(self, discriminator: Score, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
-        count = len(real) * env.world_size()  # the ranks' generators are in one state
-        mix = torch.rand(count, 1, 1, 1, generator=rng, device=real.device, dtype=real.dtype)
-        mixed = torch.lerp(real, fake, collectives.local_shard(mix))
-        slopes = _gradients(discriminator, mixed).norm(dim=1)
+    def draw(self, count: int, rng: torch.Generator) -> Tensor:
+        """The places on the lines, `[count, 1, 1, 1]` in [0, 1)."""
+        return torch.rand(count, 1, 1, 1, generator=rng)
+
+    def __call__(self, discriminator: Score, real: Tensor, fake: Tensor, mix: Tensor | None) -> Tensor:
+        assert mix is not None
+        slopes = _gradients(discriminator, torch.lerp(real, fake, mix)).norm(dim=1)
         return self.coefficient * (slopes - 1).square().mean()
 
 
@@ -37,7 +39,10 @@ class R1:
     def __init__(self, coefficient: float = 10.0) -> None:
         self.coefficient = coefficient
 
-    def __call__(self, discriminator: Score, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
+    def draw(self, count: int, rng: torch.Generator) -> None:
+        """It needs no random numbers."""
+
+    def __call__(self, discriminator: Score, real: Tensor, fake: Tensor, noise: Tensor | None) -> Tensor:
         return self.coefficient / 2 * _gradients(discriminator, real).square().sum(dim=1).mean()
 
 

@@ -1,9 +1,11 @@
 """What is measured inside a step, to see why a norm trains well: gradients, slopes, variances, sigmas.
 
-Each function returns `{metric name: scalar tensor}`; none but `audited` makes the host wait for the device.
+Each function but `is_finite` returns `{metric name: scalar tensor}`; only it and `audited` make the host wait
+for the device.
 """
 
 import logging
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,9 +18,15 @@ from gan_lab.norms import sigmas, trained_weight
 from gan_lab.norms.audit import audit
 from gan_lab.norms.bounds import PatchNorms, gradient_bounds
 
-__all__ = ["audited", "gradient_norms", "sigmas", "slopes", "weight_variances"]
+__all__ = ["audited", "gradient_norms", "is_finite", "sigmas", "slopes", "weight_variances"]
 
 log = logging.getLogger(__name__)
+
+
+def is_finite(*networks: nn.Module) -> bool:
+    """Whether all weights are finite; this synchronizes."""
+    parameters = [parameter.detach() for network in networks for parameter in network.parameters()]
+    return bool(torch.stack(torch._foreach_norm(parameters, ord=math.inf)).max().isfinite())
 
 
 def gradient_norms(network: nn.Module, prefix: str) -> dict[str, Tensor]:

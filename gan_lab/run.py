@@ -1,28 +1,26 @@
-"""From a composed config to a finished run: builds the parts and hands them to the trainer."""
+"""A run's life: config -> build -> load -> train -> store, and what is said at its end."""
 
 import contextlib
 import dataclasses
 import logging
 import math
-import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
 from gan_lab import build
-from gan_lab.config import check, resolved, run_directory, run_id, split
+from gan_lab.config import Config, load
 from gan_lab.device import pick_device, prepare_process
 from gan_lab.distributed import collectives, env
+from gan_lab.distributed.collectives import on_rank_zero, rank_zero_first
 from gan_lab.errors import UserError
 from gan_lab.metrics import Evaluator
-from gan_lab.report.summary import FID_NAMES, extremes, summary
-from gan_lab.runs import checkpoint
+from gan_lab.report.summary import summary
 from gan_lab.runs.directory import (
     DIVERGED,
     EXIT_STATUS,
@@ -33,12 +31,15 @@ from gan_lab.runs.directory import (
     WRONG_CONFIG,
     RunDirectory,
 )
-from gan_lab.runs.lock import RunLock
-from gan_lab.tracking import Guarded, JsonLines, Tracker, Trackers
+from gan_lab.runs.history import History
+from gan_lab.runs.store import Store, ended_before
+from gan_lab.tracking import Guarded, Tracker
 from gan_lab.tracking.base import RunInfo
 from gan_lab.tracking.console import Console
 from gan_lab.tracking.jsonl import read
-from gan_lab.training import Diverged, Interrupted, Trainer
+from gan_lab.training.divergence import Diverged
+from gan_lab.training.gan import Gan
+from gan_lab.training.loop import Interrupted, train
 from gan_lab.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
@@ -59,14 +60,12 @@ class Outcome:
 
 
 def run(cfg: DictConfig) -> Outcome:
-    """Train what `cfg` describes, or go on where it was left; prints a summary, or what is wrong."""
+    """Train what `cfg` describes, or resume it where it was left; prints a summary, or what is wrong."""
     stop = StopRequest()
     try:
         with stop:
-            config = resolved(cfg)
-            check(config)
-            config = split(config, env.world_size())
-            with collectives.joined(config["device"]):
+            config = load(cfg, env.world_size())
+            with collectives.joined(config.device):
                 outcome = _run(config, stop)
         return dataclasses.replace(outcome, signals=tuple(stop.received))
     except UserError as error:
@@ -75,14 +74,14 @@ def run(cfg: DictConfig) -> Outcome:
         place = error.filename or "a file"
         return _refusal(f"{place} cannot be used ({error.strerror}): see to that and try again")
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("stopped; the same command resumes from the last checkpoint", file=sys.stderr)
         return Outcome(EXIT_STATUS[INTERRUPTED], signals=tuple(stop.received))
     except collectives.RankFailure as error:
         print(f"error: {error}", file=sys.stderr)
         return Outcome(EXIT_STATUS[FAILED])
-    except Exception:  # a defect: shown whole, and the rest of a sweep goes on
+    except Exception:  # a defect: shown whole, and the rest of a sweep continues
         if collectives.speaks():
-            traceback.print_exc(file=sys.__stderr__ if env.rank() else sys.stderr)
+            traceback.print_exc(file=sys.stderr if env.is_rank_zero() else sys.__stderr__)
         return Outcome(EXIT_STATUS[FAILED])
 
 
@@ -95,106 +94,117 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _run(config: dict[str, Any], stop: StopRequest) -> Outcome:
-    """A run's life, on every rank; what the first does alone, the others wait for."""
-    directory = RunDirectory(run_directory(config))
-    if ended := collectives.on_rank_zero(lambda: _ended_before(directory, config))():
-        print(summary(directory, ended, was_before=True))
-        return _outcome(directory, ended)
-
-    # Everything that can be refused is built before the run directory is touched.
-    device, make_trainer, evaluator = collectives.rank_zero_first(_parts)(config)
-
-    with contextlib.ExitStack() as held:
-        collectives.on_rank_zero(lambda: held.enter_context(_opened(directory, config["fresh"])))()
-        record: JsonLines
-        outlets: list[Tracker] = []
-        sinks = Trackers(outlets)
-        trainer = make_trainer(
-            sink=sinks,
-            evaluate=evaluator.evaluate if evaluator else None,
-            samples=directory.samples,
-            checkpoints=directory.checkpoints,
-            record_length=lambda: record.length(),
-            stop_requested=stop.agreed,
-        )
-        state = collectives.on_rank_zero(lambda: checkpoint.load_newest(directory.checkpoints))()
-        record_length = _restore(trainer, state, directory) if state else 0
-
-        # From here on the directory is this run's to change, and signals wait for the end of an iteration.
-        with stop.deferred():
-            start = trainer.iteration
-
-            def open_record() -> None:
-                nonlocal record
-                record = JsonLines(directory.metrics, record_length)
-                directory.remove_litter()
-                directory.write_config(config)
-                if record.length() < record_length:
-                    log.warning("lines are missing from %s, and stay so", directory.metrics)
-                how = build.execution_summary(config, device)
-                log.info("computing on %s", how)
-                with contextlib.suppress(OSError):  # nobody may be listening
-                    print(how, flush=True)
-                console = Console(start, config["train"]["iterations"])
-                outlets.extend([record, console, *_tracker(config, directory, start)])
-
-            collectives.on_rank_zero(open_record)()
-            ended = FAILED
+def _run(config: Config, stop: StopRequest) -> Outcome:
+    """The life of a run, on every rank."""
+    directory = RunDirectory(config.run_directory)
+    if outcome := _ended_before(directory, config):
+        return outcome
+    # Build everything first, so that configuration errors surface before anything is written.
+    gan, evaluators = _parts(config)
+    store = Store(directory, config.train.keep_every)
+    with store.opened(config.fresh):
+        state = store.load() or {}
+        if state:
+            _resume(gan, state, directory)
+        with stop.deferred():  # from here on a signal waits for the end of an iteration
+            start, device = gan.iteration, _devices(gan.device)
+            store.begin(
+                config.plain,
+                state,
+                lambda: _trackers(config, directory, start, gan.device, evaluators),
+                seed=config.seed,
+                device=device,
+            )
+            log.info("training in %s on %s from iteration %d", directory.root, device, start)
+            ended, at_once = FAILED, False
             try:
-                ended = _train(trainer, directory, config["seed"], device)
+                ended = _train(config, gan, store, evaluators, stop)
             except KeyboardInterrupt:
-                outlets[:] = outlets[:1]  # a second Ctrl-C waits for no other tracker
+                at_once = True
                 raise
             finally:
-                sinks.finish(ended)
-    if ended == FAILED and not env.is_rank_zero():
-        return Outcome(EXIT_STATUS[FAILED])  # the first may have failed alone, and waits for nobody
-
-    def conclude() -> Outcome:
-        with contextlib.suppress(OSError):  # a closed terminal takes nothing from a finished run
-            print(summary(directory, ended), flush=True)
-        return _outcome(directory, ended)
-
-    return conclude() if ended == FAILED else collectives.on_rank_zero(conclude)()
+                store.finish(ended, at_once)
+    if ended != FAILED:
+        return on_rank_zero(_conclude)(store, ended)
+    # A rank may have failed without the others, and waits for none.
+    return _conclude(store, ended) if env.is_rank_zero() else Outcome(EXIT_STATUS[FAILED])
 
 
-def _parts(config: dict[str, Any]) -> tuple[torch.device, Callable[..., Trainer], Evaluator | None]:
-    device = pick_device(config["device"])
-    prepare_process(config["train"]["tf32"], config["train"]["compile"])
+@on_rank_zero
+def _ended_before(directory: RunDirectory, config: Config) -> Outcome | None:
+    """How a run ended that needs no further training; None where there is something to do."""
+    state = None if config.fresh else ended_before(directory, config.train.iterations)
+    if state is None:
+        return None
+    history = History(read(directory.metrics))
+    print(summary(directory, state, history, was_before=True))
+    return _outcome(state, history)
+
+
+@rank_zero_first
+def _parts(config: Config) -> tuple[Gan, Sequence[Evaluator]]:
+    device = pick_device(config.device)
+    prepare_process(config.train.tf32, config.train.compile)
     array = build.load_images(config)
-    make_trainer = build.build_trainer(config, array, device)
-    return device, make_trainer, build.build_evaluator(config, array, device)
+    return build.build_gan(config, array, device), list(
+        build.build_evaluators(config, array, device).values()
+    )
 
 
-@contextlib.contextmanager
-def _opened(directory: RunDirectory, fresh: bool) -> Iterator[None]:
-    """The run directory, made or found, for this process alone; the log is set up."""
-    if fresh and directory.root.exists():
-        with RunLock(directory.lock):
-            directory.set_aside()
-    directory.create()
-    with RunLock(directory.lock), _logging_to(directory.log):
-        yield
+def _resume(gan: Gan, state: dict[str, Any], directory: RunDirectory) -> None:
+    """Put the training into a checkpoint's state."""
+    try:
+        gan.load_state_dict(state)
+        if min(int(state["iteration"]), int(state["record_length"])) < 0:
+            raise ValueError("a negative iteration or length")
+    except Exception as error:  # of another architecture or version, it can be wrong in any way
+        reason = f"no {error}" if isinstance(error, KeyError) else _one_line(error)[:200]
+        raise UserError(
+            f"the checkpoints in {directory.checkpoints} do not fit this config ({reason}): "
+            "start over with fresh=true, which keeps them aside"
+        ) from error
 
 
-def _train(trainer: Trainer, directory: RunDirectory, seed: int, device: torch.device) -> str:
+def _devices(device: torch.device) -> str:
+    return str(device) if env.world_size() == 1 else f"{env.world_size()} × {device.type}"
+
+
+def _trackers(
+    config: Config,
+    directory: RunDirectory,
+    start: int,
+    device: torch.device,
+    evaluators: Sequence[Evaluator],
+) -> list[Tracker]:
+    """The terminal, and the tracker that the config names, which cannot stop the run; none if disabled."""
+    lines = [f"computing on {build.execution_summary(config, device)}"]
+    lines += [f"judging by {judge}" for judge in evaluators]
+    for line in lines:
+        log.info(line)
+        with contextlib.suppress(OSError):  # nobody may be listening
+            print(line, flush=True)
+    trackers: list[Tracker] = [Console(start, config.train.iterations)]
+    if config.tracker.mode != "disabled":
+        unique = f"{config.dataset.name}-{config.run_id}-{config.seed}"
+        info = RunInfo(directory.root, unique, "/".join(directory.root.parts[-4:]), config.plain, start)
+        node = config.plain["tracker"]
+        trackers.append(Guarded(config.tracker.name, lambda: build.build(node, "tracker", run=info)))
+    return trackers
+
+
+def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluator], stop: StopRequest) -> str:
     """Train, write the generator, keep the status true; returns the state in which the run ended."""
-
-    count = env.world_size()
-    devices = str(device) if count == 1 else f"{count} × {device.type}"
 
     def status(state: str, reason: str = "", **details: str | int) -> str:
         if env.is_rank_zero():
-            details |= _slurm_job()
-            directory.write_status(state, trainer.iteration, reason, seed, devices, **details)
+            store.write_status(state, gan.iteration, reason, **details)
         return state
 
-    log.info("training in %s on %s from iteration %d", directory.root, devices, trainer.iteration)
+    monitor = build.build_monitor(config, gan)
     try:
-        collectives.on_rank_zero(lambda: status(RUNNING))()
-        trainer.train()
-        collectives.on_rank_zero(lambda: trainer.write_generator(directory.generator))()
+        on_rank_zero(status)(RUNNING)
+        train(gan, store, evaluators, build.build_intervals(config), monitor, stop.agreed)
+        store.write_generator(gan.eval_generator.state_dict())
     except Interrupted as error:
         return status(INTERRUPTED, str(error))
     except Diverged as error:
@@ -204,102 +214,27 @@ def _train(trainer: Trainer, directory: RunDirectory, seed: int, device: torch.d
         )
     except OSError as error:  # a full or broken disk: what was written before is whole
         reason = f"{error.strerror or error}: see to that and run the same command again"
-        log.error("failed after iteration %d: %s", trainer.iteration, reason)
+        log.error("failed after iteration %d: %s", gan.iteration, reason)
         log.info("where it failed:", exc_info=True)
         return status(FAILED, reason)
     except KeyboardInterrupt:
-        status(INTERRUPTED, "stopped at once, to go on from the last checkpoint")
+        status(INTERRUPTED, "stopped at once, to resume from the last checkpoint")
         raise
     except BaseException as error:
-        log.info("failed after iteration %d", trainer.iteration, exc_info=True)
+        log.info("failed after iteration %d", gan.iteration, exc_info=True)
         status(FAILED, f"{type(error).__name__}: {error}")
         raise
-    if trainer.bad_since:
-        return status(FINISHED, f"diverged by iteration {trainer.bad_since}, and went on all the same")
+    if monitor.diverged_by:
+        return status(FINISHED, f"diverged by iteration {monitor.diverged_by}, and training continued")
     return status(FINISHED)
 
 
-def _slurm_job() -> dict[str, str]:
-    """The Slurm job that this is, as `squeue` names it; empty outside Slurm."""
-    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    job = f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
-    return {"slurm_job": job} if job else {}
+def _conclude(store: Store, state: str) -> Outcome:
+    with contextlib.suppress(OSError):  # a closed terminal takes nothing from a finished run
+        print(summary(store.directory, state, store.history), flush=True)
+    return _outcome(state, store.history)
 
 
-def _ended_before(directory: RunDirectory, config: dict[str, Any]) -> str | None:
-    """The state of a run that needs no further training; None where there is something to do."""
-    if config["fresh"]:
-        return None
-    if directory.config.exists():
-        directory.read_config()  # refuses a run of another version
-    iterations = config["train"]["iterations"]
-    status = directory.read_status()
-    state = status.get("state")
-    if state == DIVERGED or (state == FINISHED and status.get("iteration", 0) >= iterations):
-        return state
-    return None
-
-
-def _outcome(directory: RunDirectory, state: str) -> Outcome:
-    rows = list(read(directory.metrics))
-    last = [extremes(rows, name)["last"] for name in FID_NAMES]
-    fid = next((fid for fid in last if fid is not None), math.nan)
+def _outcome(state: str, history: History) -> Outcome:
+    fid = math.nan if history.fid is None else history.fid
     return Outcome(EXIT_STATUS[state], math.inf if state == DIVERGED else fid)
-
-
-def _tracker(config: dict[str, Any], directory: RunDirectory, start: int) -> list[Tracker]:
-    """The tracker that the config names beside the local record, unable to stop the run; none if disabled."""
-    node = config["tracker"]
-    if node["mode"] == "disabled":
-        return []
-    unique = f"{config['dataset']['name']}-{run_id(config)}-{config['seed']}"
-    display = "/".join(directory.root.parts[-4:])
-    info = RunInfo(directory.root, unique, display, config, start)
-    return [Guarded(node["name"], lambda: build.build(node, "tracker", run=info))]
-
-
-def _restore(trainer: Trainer, state: dict[str, Any], directory: RunDirectory) -> int:
-    """Put the trainer into a checkpoint's state; returns the bytes of metrics.jsonl that belong to it."""
-    try:
-        trainer.load_checkpoint(state)
-        iteration, record_length = int(state["iteration"]), int(state["record_length"])
-        if min(iteration, record_length) < 0:
-            raise ValueError("a negative iteration or length")
-    except Exception as error:  # of another architecture or version, it can be wrong in any way
-        reason = f"no {error}" if isinstance(error, KeyError) else _one_line(error)[:200]
-        raise UserError(
-            f"the checkpoints in {directory.checkpoints} do not fit this config ({reason}): "
-            "start over with fresh=true, which keeps them aside"
-        ) from error
-    return record_length
-
-
-class _LogFile(logging.FileHandler):
-    """A log that a full disk silences, where it would print a traceback for each line it cannot write."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        pass
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            super().close()
-
-
-@contextlib.contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Everything to the run's log, warnings to the terminal too."""
-    file, terminal = _LogFile(path, encoding="utf-8"), logging.StreamHandler()
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    terminal.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    terminal.setLevel(logging.WARNING)
-    logger = logging.getLogger("gan_lab")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.addHandler(file)
-    logger.addHandler(terminal)
-    try:
-        yield
-    finally:
-        logger.removeHandler(file)
-        logger.removeHandler(terminal)
-        file.close()

@@ -34,7 +34,6 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from gan_lab.config import resolved, run_directory
 from gan_lab.distributed import env
 from gan_lab.errors import UserError
 from gan_lab.files import write_json
@@ -123,8 +122,10 @@ def job(run: Callable[[DictConfig], "Outcome"], cfg: DictConfig) -> float:
 
 def _begin(cfg: DictConfig, overrides: list[str], path: Path) -> Record:
     """Leave a record that this run begins; a requeued one that has started over once goes on."""
+    from gan_lab.config import load  # heavy, and not needed for --help
+
     try:
-        directory = run_directory(resolved(cfg)).absolute()
+        directory = load(cfg).run_directory.absolute()
     except (UserError, LookupError, TypeError):  # the run will say what is wrong
         record = Record(overrides, pid=os.getpid())
     else:

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from gan_lab.build import build_networks, example_inputs
-from gan_lab.config import check, compose, resolved
+from gan_lab.config import compose, load
 from gan_lab.errors import UserError
 from gan_lab.load import networks
 from gan_lab.norms.audit import Audit, LayerAudit, audit
@@ -83,11 +83,10 @@ def of_overrides(
 ) -> tuple[str, nn.Module, Tensor]:
     """A title, the network that train.py would start with, and an input for it."""
     try:
-        config = resolved(compose(overrides, config_dir))
+        config = load(compose(overrides, config_dir))
     except (HydraException, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split("Config search path")[0].split())
         raise UserError(f"the overrides are wrong: {reason}") from error
-    check(config)
     title = " ".join([kind, "before training:", *overrides])
     return (
         title,

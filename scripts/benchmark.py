@@ -13,6 +13,8 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
+
 from benchmarks import MEASUREMENTS, measure, rows
 from gan_lab.errors import UserError
 

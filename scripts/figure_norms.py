@@ -12,12 +12,12 @@ import matplotlib as mpl
 from hydra.errors import HydraException
 from matplotlib.figure import Figure
 
-from gan_lab.config import compose, resolved, run_directory
+from gan_lab.config import compose, load
 from gan_lab.errors import UserError
 from gan_lab.files import replacing
-from gan_lab.report.summary import FID_NAMES
 from gan_lab.run import run
 from gan_lab.runs.directory import RunDirectory
+from gan_lab.runs.history import History
 
 NORMS = {
     "no norm": ["norm=none"],
@@ -70,7 +70,7 @@ def curves(overrides: Sequence[str]) -> Curves:
     cfg = compose(overrides)
     if run(cfg).exit_status not in (0, 3):
         raise UserError(f"the run of {' '.join(overrides)} did not end: see what is said above, and repeat")
-    directory = RunDirectory(run_directory(resolved(cfg)))
+    directory = RunDirectory(load(cfg).run_directory)
     rows = [json.loads(line) for line in directory.metrics.read_text(encoding="utf-8").splitlines()]
     series: dict[str, tuple[list[int], list[float]]] = {}
     for row in rows:
@@ -79,8 +79,7 @@ def curves(overrides: Sequence[str]) -> Curves:
                 iterations, values = series.setdefault(name, ([], []))
                 iterations.append(row["iteration"])
                 values.append(value)
-    fids = [row[name] for row in rows for name in FID_NAMES if name in row]
-    return Curves(series, directory.read_status()["state"], fids[-1] if fids else None)
+    return Curves(series, directory.read_status()["state"], History(rows).fid)
 
 
 def draw(found: Mapping[str, Curves], out: Path) -> None:

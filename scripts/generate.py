@@ -8,8 +8,8 @@ import torch
 
 from gan_lab.device import pick_device
 from gan_lab.errors import UserError
+from gan_lab.images import write_grid, write_images
 from gan_lab.load import load
-from gan_lab.training.samples import write_grid, write_images
 
 BATCH = 100  # images made at once
 

@@ -3,13 +3,12 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_lab.build import load_images
-from gan_lab.config import compose, resolved
+from gan_lab.config import JudgeConfig, compose, resolved, to_judge
 from gan_lab.errors import UserError
 from gan_lab.metrics.extractors import inception_weights
 
@@ -38,12 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on where it stopped", file=sys.stderr)
+        print("interrupted: the same command resumes where it stopped", file=sys.stderr)
         return 130
     return 0
 
 
-def prepare(config: dict[str, Any]) -> str:
+def prepare(config: JudgeConfig) -> str:
     """Make the array of the dataset, where it is not made yet; returns a line about it."""
     array = load_images(config)
     count, _, height, width = array.images.shape
@@ -52,14 +51,14 @@ def prepare(config: dict[str, Any]) -> str:
     return f"{array.path}: {count:,} images of {width}×{height}{left_out}"
 
 
-def fetch_inception(config: dict[str, Any]) -> str:
+def fetch_inception(config: JudgeConfig) -> str:
     """Put Inception's weights where the metrics look for them; returns a line about it."""
-    return f"{inception_weights(Path(config['paths']['data']))}: whole, its checksum is right"
+    return f"{inception_weights(config.data)}: whole, its checksum is right"
 
 
-def _config(overrides: list[str], config_dir: Path | None) -> dict[str, Any]:
+def _config(overrides: list[str], config_dir: Path | None) -> JudgeConfig:
     try:
-        return resolved(compose(overrides, config_dir))
+        return to_judge(resolved(compose(overrides, config_dir)))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(" ".join(str(error).split())) from error
 

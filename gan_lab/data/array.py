@@ -28,6 +28,7 @@ class ImageArray:
     images: np.ndarray
     metadata: Mapping[str, Any]
     fingerprint: str
+    labels: np.ndarray | None = None  # [N] whole numbers, the images' classes; None without
 
 
 def write_array(path: Path, images: np.ndarray, metadata: Mapping[str, Any]) -> ImageArray:

@@ -1,13 +1,17 @@
 """Batches of real images on the device, drawn uniformly with replacement."""
 
 import math
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gan_lab.distributed import collectives
+from gan_lab.device import upload
+from gan_lab.distributed.collectives import local_shard
 from gan_lab.data.array import read_rows
 from gan_lab.rng import stream
 
@@ -22,64 +26,83 @@ def to_pixels(images: Tensor) -> Tensor:
     return images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
-class Batches:
-    """Draws batches from an array of images, as a function of (seed, iteration, step) and nothing else.
+class Batch(NamedTuple):
+    """Real images of one update on the device, `[B, 3, H, W]` in [-1, 1], and their classes, `[B]` or None."""
 
-    An array of up to `resident_bytes` lives on the device as uint8. A larger one stays on the disk: while one
-    batch trains, a thread reads the next, which with `n_dis` steps in an iteration is known beforehand. Both
-    ways draw the same images, on every device.
+    images: Tensor
+    labels: Tensor | None
+
+
+class Batches:
+    """Draws the batches of an iteration from an array, as a function of (seed, iteration) and nothing else.
+
+    `sizes` are the numbers of images of an iteration's updates, in their order; `labels` `[N]` the images'
+    classes. An array of up to `resident_bytes` lives on the device as uint8. A larger one stays on the disk:
+    while one iteration trains, a thread reads the images of the next. Both ways draw the same images, on
+    every device.
     """
 
     def __init__(
         self,
         images: np.ndarray,
-        batch_size: int,
+        sizes: Sequence[int],
         seed: int,
         device: torch.device,
         resident_bytes: float = math.inf,
-        n_dis: int = 1,
+        labels: np.ndarray | None = None,
     ) -> None:
-        self.batch_size = batch_size
-        self.seed = seed
+        self.sizes = tuple(sizes)
         self.device = device
+        self._seed = seed
         self._images = images  # [N, 3, H, W] uint8
-        self._n_dis = n_dis
+        self._labels = None if labels is None else torch.from_numpy(labels)
         self._resident = _to_device(images, device) if images.nbytes <= resident_bytes else None
-        self._reader = ThreadPoolExecutor(1, "next-batch")
-        self._next: tuple[tuple[int, int], Future[Tensor]] | None = None
+        self._reader = ThreadPoolExecutor(1, "next-batches")
+        self._next: tuple[int, Future[list[Tensor]]] | None = None
 
-    def draw(self, iteration: int, step: int) -> Tensor:
-        """This rank's share of one update's real images, `[batch_size / ranks, 3, H, W]` in [-1, 1].
-
-        `step` counts the discriminator updates of one iteration from 0.
-        """
+    def draw(self, iteration: int) -> list[Batch]:
+        """This rank's shard of each update's batch, `[size / ranks, ...]`."""
+        rows = [self._rows(iteration, update, size) for update, size in enumerate(self.sizes)]
         if self._resident is not None:
-            index = self._pinned(self._index(iteration, step)).to(self.device, non_blocking=True)
-            return to_unit_range(self._resident.index_select(0, index))
-        batch = self._prepared(iteration, step)
-        following = (iteration, step + 1) if step + 1 < self._n_dis else (iteration + 1, 0)
-        self._next = following, self._reader.submit(self._read, *following)
-        return to_unit_range(batch.to(self.device, non_blocking=True))
+            pixels = [self._resident.index_select(0, upload(index, self.device)) for index in rows]
+        else:
+            pixels = [upload(read, self.device) for read in self._from_disk(iteration)]
+        return [
+            Batch(
+                to_unit_range(images),
+                None if self._labels is None else upload(self._labels[index], self.device),
+            )
+            for images, index in zip(pixels, rows, strict=True)
+        ]
 
-    def _prepared(self, iteration: int, step: int) -> Tensor:
-        """The batch that the thread has read, if it is this one."""
-        if self._next is not None and self._next[0] == (iteration, step):
-            return self._next[1].result()
-        return self._read(iteration, step)
+    def draw_labels(self, iteration: int, update: int, count: int) -> Tensor | None:
+        """This rank's shard of the classes of `count` generated images, as frequent as in the array."""
+        if self._labels is None:
+            return None
+        return upload(self._labels[self._rows(iteration, update, count)], self.device)
 
-    def _read(self, iteration: int, step: int) -> Tensor:
-        return self._pinned(
-            torch.from_numpy(read_rows(self._images, self._index(iteration, step).numpy()))
-        )
+    def sample_labels(self, start: int, stop: int) -> Tensor | None:
+        """Classes `[stop - start]` for generated images with these numbers, as frequent as in the array."""
+        if self._labels is None:
+            return None
+        order = torch.randperm(len(self._labels), generator=stream(0, "classes of samples"))
+        return self._labels[order[torch.arange(start, stop) % len(order)]].to(self.device)
 
-    def _pinned(self, tensor: Tensor) -> Tensor:
-        """Where a GPU transfers it without making the host wait for the GPU's queue."""
-        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+    def _from_disk(self, iteration: int) -> list[Tensor]:
+        """The pixels of an iteration, which the thread has read if it is the one after the last."""
+        is_read = self._next is not None and self._next[0] == iteration
+        pixels = self._next[1].result() if self._next and is_read else self._read(iteration)
+        self._next = iteration + 1, self._reader.submit(self._read, iteration + 1)
+        return pixels
 
-    def _index(self, iteration: int, step: int) -> Tensor:
-        """The share's rows of the array, drawn on the host: a GPU would draw others."""
-        rng = stream(self.seed, "real images", iteration, step)
-        return collectives.local_shard(torch.randint(len(self._images), (self.batch_size,), generator=rng))
+    def _read(self, iteration: int) -> list[Tensor]:
+        rows = [self._rows(iteration, update, size) for update, size in enumerate(self.sizes)]
+        return [torch.from_numpy(read_rows(self._images, index.numpy())) for index in rows]
+
+    def _rows(self, iteration: int, update: int, size: int) -> Tensor:
+        """The shard's rows of the array, drawn uniformly with replacement."""
+        rng = stream(self._seed, "real images", iteration, update)
+        return local_shard(torch.randint(len(self._images), (size,), generator=rng))
 
 
 def _to_device(images: np.ndarray, device: torch.device, rows: int = 4096) -> Tensor:

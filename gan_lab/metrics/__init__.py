@@ -1,9 +1,9 @@
 """FID, IS, KID, precision and recall through torch-fidelity, in one pass over the samples.
 
-The street through it: extractors (networks) -> features (one pass; real ones cached) -> evaluation (metrics).
+The way through it: extractors (networks) -> features (one pass; real ones cached) -> evaluation (metrics).
 """
 
-from gan_lab.metrics.evaluation import METRICS, Evaluator, Protocol
+from gan_lab.metrics.evaluation import METRICS, Evaluator, Protocol, evaluator
 from gan_lab.metrics.extractors import inception_weights
 
-__all__ = ["METRICS", "Evaluator", "Protocol", "inception_weights"]
+__all__ = ["METRICS", "Evaluator", "Protocol", "evaluator", "inception_weights"]

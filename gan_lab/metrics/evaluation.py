@@ -1,6 +1,6 @@
 """FID, IS, KID, precision and recall of generated images, by torch-fidelity's arithmetic."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, k
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
 from gan_lab.data import ImageArray
-from gan_lab.distributed import collectives
+from gan_lab.distributed.collectives import on_rank_zero
 from gan_lab.errors import UserError
 from gan_lab.metrics.extractors import Extractor
 from gan_lab.metrics.features import Counts, Gathered, gather, of_real
@@ -23,7 +23,7 @@ NEIGHBORS = 3  # k of precision and recall (Kynkäänniemi et al. 2019, section 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is measured, on how many images; figures of different protocols do not compare.
+    """What is measured, on how many images; figures of different protocols have different names.
 
     - `is`: IS (Salimans et al. 2016) of `num_generated` images in `is_splits` splits.
     - `fid`: FID (Heusel et al. 2017) of the first `num_fid` of them against `num_real` real ones.
@@ -36,41 +36,84 @@ class Protocol:
     Precision and recall take the same features as FID, where their paper takes VGG-16's.
     """
 
-    num_generated: int
+    num_generated: int = 50_000
     num_fid: int | None = None
     num_real: int | None = None
     num_kid_prc: int | None = 10_000
     is_splits: int = 10
     kid_subset_size: int = 1000
-    metrics: tuple[str, ...] = ("fid", "is")
-    suffix: str = ""  # ends the names of metrics that must not be taken for the usual ones
+    measure: tuple[str, ...] = ("fid", "is")
 
     def counts(self, available: int, for_fid: int | None) -> Counts:
         """How many of the available images each metric takes, 0 for those not asked for."""
-        wants_features = "kid" in self.metrics or "prc" in self.metrics
+        wants_features = "kid" in self.measure or "prc" in self.measure
         return Counts(
-            fid=min(for_fid or available, available) if "fid" in self.metrics else 0,
+            fid=min(for_fid or available, available) if "fid" in self.measure else 0,
             kid_prc=min(self.num_kid_prc or available, available) if wants_features else 0,
         )
+
+    def suffix(self, metric: str, usual: int) -> str:
+        """What ends the names of a metric's figures: its numbers, where they are not the usual ones.
+
+        The usual ones, `""`: `usual` samples against all real images, 10 splits, 10,000 images for KID,
+        precision and recall, subsets of 1,000. `fid` of 10,000 samples against 5,000 real images has
+        `_10k_5k`, of 300 against all `_300`.
+        """
+        if metric == "is":
+            splits = "" if self.is_splits == 10 else f"_{self.is_splits}splits"
+            return _numbers(self.num_generated, None, usual, None) + splits
+        if metric == "fid":
+            samples = min(self.num_fid or self.num_generated, self.num_generated)
+            return _numbers(samples, self.num_real, usual, None)
+        most, usually = self.num_kid_prc, 10_000
+        numbers = _numbers(
+            min(most or self.num_generated, self.num_generated), most, min(usually, usual), usually
+        )
+        is_usual = metric == "prc" or self.kid_subset_size == 1000
+        return numbers + ("" if is_usual else f"_subsets{_short(self.kid_subset_size)}")
+
+
+def _numbers(samples: int, real: int | None, usual_samples: int, usual_real: int | None) -> str:
+    if (samples, real) == (usual_samples, usual_real):
+        return ""
+    return f"_{_short(samples)}" + (f"_{_short(real)}" if real else "" if usual_real is None else "_all")
+
+
+def _short(number: int) -> str:
+    return f"{number // 1000}k" if number % 1000 == 0 else str(number)
 
 
 class Evaluator:
     """Judges generated images against those of `real` by an extractor's features, under a protocol.
 
-    What is known of the real images is cached in `cache` under a key of everything that it depends on. Raises
+    What is known of the real images is cached in `cache` under a key of everything that it depends on.
+    `every` is how many iterations of a training lie between evaluations, 0: only the end is judged. Raises
     UserError where there are too few images for the protocol.
     """
 
     def __init__(
-        self, extractor: Extractor, real: ImageArray, cache: Path, protocol: Protocol, batch_size: int = 64
+        self,
+        extractor: Extractor,
+        real: ImageArray,
+        cache: Path,
+        protocol: Protocol,
+        batch_size: int = 64,
+        every: int = 0,
     ) -> None:
+        self.every = every
         self._extractor = extractor
         self._protocol = protocol
         self._batch_size = batch_size
         self._generated = protocol.counts(protocol.num_generated, protocol.num_fid)
-        counts = protocol.counts(len(real.images), protocol.num_real)
-        _refuse_too_few(protocol, self._generated, counts)
-        self._statistics, self._features = of_real(real, counts, extractor, cache, batch_size)
+        self._real = protocol.counts(len(real.images), protocol.num_real)
+        _refuse_too_few(protocol, self._generated, self._real)
+        self._statistics, self._features = of_real(real, self._real, extractor, cache, batch_size)
+
+    def __str__(self) -> str:
+        """Who judges what, in a line: `fid, is of 2,000 samples against 1,797 images by digits`."""
+        protocol, judge = self._protocol, self._extractor.identity["name"]
+        real = f" against {max(self._real):,} images" if max(self._real) else ""
+        return f"{', '.join(protocol.measure)} of {protocol.num_generated:,} samples{real} by {judge}"
 
     def evaluate(self, generate: Callable[[int, int], Tensor]) -> dict[str, float]:
         """`metric/fid`, `is_mean`, `is_std`, `kid_mean`, `kid_std`, `precision`, `recall`: those asked for.
@@ -79,7 +122,7 @@ class Evaluator:
         suffixes of the extractor and of the protocol are in the names, as in `metric/is_digits_mean`.
         """
         protocol = self._protocol
-        wants_is = "is" in protocol.metrics
+        wants_is = "is" in protocol.measure
         number = torch.arange(protocol.num_generated if wants_is else max(self._generated))
         gathered = gather(
             self._extractor,
@@ -90,51 +133,87 @@ class Evaluator:
             batch_size=self._batch_size,
             is_shared=True,
         )
-        return collectives.on_rank_zero(lambda: self._values(gathered))()
+        return self._values(gathered)
 
-    def _values(self, gathered: Gathered) -> dict[str, float]:
-        protocol = self._protocol
-        moments, features, logits = gathered
-        suffix = self._extractor.suffix + protocol.suffix
-        values: dict[str, float] = {}
-        if "fid" in protocol.metrics:
-            fid = fid_statistics_to_metric(moments.statistics(), self._statistics, verbose=False)
-            values[f"metric/fid{suffix}"] = fid[KEY_METRIC_FID]
-        if "is" in protocol.metrics:
-            inception_score = isc_features_to_metric(logits, splits=protocol.is_splits)
-            values[f"metric/is{suffix}_mean"] = inception_score[KEY_METRIC_ISC_MEAN]
-            values[f"metric/is{suffix}_std"] = inception_score[KEY_METRIC_ISC_STD]
-        generated, real = features.double(), self._features.double()
-        if "kid" in protocol.metrics:
-            size = protocol.kid_subset_size
-            kid = kid_features_to_metric(generated, real, kid_subset_size=size, verbose=False)
-            values[f"metric/kid{suffix}_mean"] = kid[KEY_METRIC_KID_MEAN]
-            values[f"metric/kid{suffix}_std"] = kid[KEY_METRIC_KID_STD]
-        if "prc" in protocol.metrics:
-            prc = prc_features_to_metric(
-                generated,
-                real,
-                prc_neighborhood=NEIGHBORS,
-                prc_batch_size=1000,
-                save_cpu_ram=True,  # never the whole matrix of distances at once
-                verbose=False,
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """The names of the figures of each metric that is asked for."""
+        figures = {
+            "fid": ("fid{}",),
+            "is": ("is{}_mean", "is{}_std"),
+            "kid": ("kid{}_mean", "kid{}_std"),
+            "prc": ("precision{}", "recall{}"),
+        }
+        judge, suffix = self._extractor, self._protocol.suffix
+        return {
+            metric: tuple(
+                f"metric/{name.format(judge.suffix + suffix(metric, judge.usual))}" for name in names
             )
-            values[f"metric/precision{suffix}"] = prc[KEY_METRIC_PRECISION]
-            values[f"metric/recall{suffix}"] = prc[KEY_METRIC_RECALL]
+            for metric, names in figures.items()
+            if metric in self._protocol.measure
+        }
+
+    @on_rank_zero
+    def _values(self, gathered: Gathered) -> dict[str, float]:
+        moments, features, logits = gathered
+        generated, real = features.double(), self._features.double()
+        values: dict[str, float] = {}
+        for metric, names in self.names.items():
+            if metric == "fid":
+                fid = fid_statistics_to_metric(moments.statistics(), self._statistics, verbose=False)
+                figures = [fid[KEY_METRIC_FID]]
+            elif metric == "is":
+                score = isc_features_to_metric(logits, splits=self._protocol.is_splits)
+                figures = [score[KEY_METRIC_ISC_MEAN], score[KEY_METRIC_ISC_STD]]
+            elif metric == "kid":
+                size = self._protocol.kid_subset_size
+                kid = kid_features_to_metric(generated, real, kid_subset_size=size, verbose=False)
+                figures = [kid[KEY_METRIC_KID_MEAN], kid[KEY_METRIC_KID_STD]]
+            else:
+                prc = prc_features_to_metric(
+                    generated,
+                    real,
+                    prc_neighborhood=NEIGHBORS,
+                    prc_batch_size=1000,
+                    save_cpu_ram=True,  # never the whole matrix of distances at once
+                    verbose=False,
+                )
+                figures = [prc[KEY_METRIC_PRECISION], prc[KEY_METRIC_RECALL]]
+            values |= zip(names, figures, strict=True)
         return values
 
 
 def _refuse_too_few(protocol: Protocol, generated: Counts, real: Counts) -> None:
-    if "fid" in protocol.metrics and (fewest := min(generated.fid, real.fid)) < 2:
+    if "fid" in protocol.measure and (fewest := min(generated.fid, real.fid)) < 2:
         raise UserError(f"FID needs at least 2 images on either side, not {fewest}: give it more")
-    if "is" in protocol.metrics and protocol.is_splits > protocol.num_generated:
+    if "is" in protocol.measure and protocol.is_splits > protocol.num_generated:
         raise UserError(
-            f"metrics.is_splits={protocol.is_splits} exceeds the {protocol.num_generated} images: lower it"
+            f"is_splits={protocol.is_splits} exceeds the {protocol.num_generated} images: lower it"
         )
     fewest = min(generated.kid_prc, real.kid_prc)
-    if "kid" in protocol.metrics and protocol.kid_subset_size > fewest:
+    if "kid" in protocol.measure and protocol.kid_subset_size > fewest:
         raise UserError(
-            f"metrics.kid_subset_size={protocol.kid_subset_size} exceeds the {fewest} images of KID: lower it"
+            f"kid_subset_size={protocol.kid_subset_size} exceeds the {fewest} images of KID: lower it"
         )
-    if "prc" in protocol.metrics and fewest <= NEIGHBORS:
+    if "prc" in protocol.measure and fewest <= NEIGHBORS:
         raise UserError(f"precision and recall need more than {NEIGHBORS} images, not {fewest}: give more")
+
+
+def evaluator(
+    real: ImageArray,
+    cache: Path,
+    device: torch.device,
+    extractor: Extractor,
+    measure: Sequence[str] = ("fid", "is"),
+    every: int = 0,
+    batch_size: int = 64,
+    datasets: Sequence[str] | None = None,
+    **numbers: int | None,
+) -> Evaluator:
+    """The evaluator that a choice of `configs/metrics` describes; `numbers` are those of its `Protocol`.
+
+    `datasets` are the only ones that it can judge, which the config has checked.
+    """
+    protocol = Protocol(measure=tuple(measure), **numbers)  # type: ignore[arg-type]
+    extractor.network.to(device)
+    return Evaluator(extractor, real, cache, protocol, batch_size, every)

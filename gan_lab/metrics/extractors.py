@@ -1,10 +1,15 @@
-"""The networks that judge images, from torch-fidelity's registry, and where their weights lie."""
+"""The networks that judge images, from torch-fidelity's registry, and where their weights lie.
+
+Each function here is a choice of `extractor` in `configs/metrics`. An extractor of one's own is a function
+that returns an `Extractor`.
+"""
 
 import hashlib
 import io
 import sys
 import warnings
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,7 @@ INCEPTION = "inception-v3-compat"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 # torch-fidelity publishes the first eight digits, in the file's name.
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-DTYPES = {"exact": torch.float32, "bf16": torch.bfloat16}  # metrics.precision
+DTYPES = {"exact": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -28,47 +33,52 @@ class Extractor:
 
     `network` maps uint8 images `[B, 3, H, W]` to (features `[B, F]`, logits for IS `[B, C]`). `identity`
     tells it from every other: its name, its layers, its weights' SHA-256, its precision. `suffix` ends the
-    names of its metrics: the plain names belong to Inception with its published weights in float32 alone.
+    names of its metrics: the plain names belong to Inception with its published weights in float32 only.
+    `usual` is the number of samples that figures with no number in their names are of.
     """
 
     network: nn.Module
     identity: dict[str, Any]
     suffix: str
+    usual: int = 50_000
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features `[B, F]` and logits `[B, C]` of uint8 images `[B, 3, H, W]`, in float32 on its device."""
-        device = next(self.network.parameters()).device
+        device = next(chain(self.network.parameters(), self.network.buffers(), [images])).device
         with full_precision():
             features, logits = self.network(images.to(device, non_blocking=True))
         return features.float(), logits.float()
 
 
-def create(
-    name: str, root: Path, weights: Path | None, device: torch.device, precision: str = "exact"
-) -> Extractor:
-    """The extractor `digits` or `inception`; weights that are not given are found, or put, under `root`.
+def digits(root: str) -> Extractor:
+    """The judge of handwritten digits: a small classifier, trained on first use, kept under `root`."""
+    from gan_lab.metrics import digits_extractor
 
-    `precision` is `exact` (float32, the features of torch-fidelity) or, for Inception, `bf16`.
+    path = digits_extractor.weights(Path(root).expanduser() / "cache")
+    network, identity = _load(digits_extractor.NAME, path.read_bytes(), path)
+    return Extractor(network, identity, "_digits", usual=2000)
+
+
+def inception(root: str, weights: str | None = None, precision: str = "exact") -> Extractor:
+    """torch-fidelity's Inception; weights that are not given are found, or put, under `root`.
+
+    `precision` is `exact` (float32, the features of torch-fidelity) or `bf16`. Raises UserError where the
+    weights cannot be had or are none.
     """
-    if name == "digits":
-        from gan_lab.metrics import digits_extractor
-
-        if weights:
-            raise UserError(f"metrics.weights={weights} is for Inception alone: leave it null for the digits")
-        path = digits_extractor.weights(root / "cache")
-        network, identity = _load(digits_extractor.NAME, path.read_bytes(), path)
-        return Extractor(network.to(device), identity, "_digits")
-    if name == "inception":
-        path = weights or inception_weights(root)
-        content = _read(path)
-        suffix = "" if hashlib.sha256(content).hexdigest() == INCEPTION_SHA256 else "_unverified"
-        _refuse_code(content, path)
-        network, identity = _load(INCEPTION, content, path)
-        folded = FoldedInception(network, DTYPES[precision])
-        suffix += "" if precision == "exact" else f"_{precision}"
-        return Extractor(folded.to(device), {**identity, "precision": precision}, suffix)
-    raise UserError(f"metrics.extractor={name} is not known: take digits or inception")
+    if precision not in DTYPES:
+        raise UserError(f"precision={precision} is none of {', '.join(DTYPES)}: take one of them")
+    if not isinstance(weights, str | None):
+        raise UserError(f"weights={weights} must be a string: quote it, or leave it null")
+    path = Path(weights).expanduser() if weights else inception_weights(Path(root).expanduser())
+    content = _read(path)
+    suffix = "" if hashlib.sha256(content).hexdigest() == INCEPTION_SHA256 else "_unverified"
+    _refuse_code(content, path)
+    network, identity = _load(INCEPTION, content, path)
+    suffix += "" if precision == "exact" else f"_{precision}"
+    return Extractor(
+        FoldedInception(network, DTYPES[precision]), {**identity, "precision": precision}, suffix
+    )
 
 
 def inception_weights(root: Path) -> Path:
@@ -125,7 +135,7 @@ def _refuse_code(content: bytes, path: Path) -> None:
             f"{path} is damaged or holds more than tensors, and is not loaded: give a plain state_dict"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise UserError(f"{path} is no state_dict: give metrics.weights a file of Inception's weights")
+        raise UserError(f"{path} is no state_dict: give a file of Inception's weights")
 
 
 def _read(path: Path) -> bytes:

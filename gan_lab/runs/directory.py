@@ -15,15 +15,15 @@ from typing import Any
 import yaml
 
 import gan_lab
+from gan_lab.distributed.env import WRONG_CONFIG as WRONG_CONFIG
 from gan_lab.errors import UserError
 from gan_lab.files import remove_litter, write_json, write_text
 
 RUNNING, FINISHED, DIVERGED, INTERRUPTED, FAILED = "running", "finished", "diverged", "interrupted", "failed"
 STATES = (RUNNING, FINISHED, DIVERGED, INTERRUPTED, FAILED)
 EXIT_STATUS = {FINISHED: 0, FAILED: 1, DIVERGED: 3, INTERRUPTED: 4}  # of train.py
-WRONG_CONFIG = 2  # its exit status where nothing was begun
 
-CONFIG_FORMAT = 1  # raised when the meaning of a stored config changes
+CONFIG_FORMAT = 2  # raised when the meaning of a stored config changes
 
 
 @dataclass(frozen=True)
@@ -126,20 +126,17 @@ class RunDirectory:
             return {}
         return status if isinstance(status.get("iteration"), int) else {}
 
-    def write_status(
-        self, state: str, iteration: int, reason: str, seed: int, device: str, **details: str | int
-    ) -> None:
+    def write_status(self, state: str, iteration: int, reason: str = "", **details: str | int) -> None:
         """Record how the run stands: one of the five states, after `iteration` iterations, and why.
 
-        Raises OSError where even that cannot be written.
+        `details` are the seed, the device and what else is known. Raises OSError where even that cannot be
+        written.
         """
         status = {
             "state": state,
             "iteration": iteration,
             "reason": reason,
             **details,
-            "seed": seed,
-            "device": device,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             **versions(),
         }

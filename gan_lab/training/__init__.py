@@ -1,6 +1,1 @@
-"""The trainer (one readable loop) and its checkpoints."""
-
-from gan_lab.training.divergence import Diverged
-from gan_lab.training.trainer import Interrupted, Schedule, Trainer
-
-__all__ = ["Diverged", "Interrupted", "Schedule", "Trainer"]
+"""The training: an iteration as a function of its inputs (`gan`), and the loop around it (`loop`)."""

@@ -1,14 +1,21 @@
 """Noticing divergence without waiting for the device, and naming where it began."""
 
 import contextlib
+import copy
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gan_lab.distributed import collectives
 from gan_lab.layers import weighted_layers
+from gan_lab.probes import is_finite
+from gan_lab.training.gan import Gan
+
+log = logging.getLogger(__name__)
 
 
 class Diverged(Exception):
@@ -21,35 +28,74 @@ class Diverged(Exception):
         super().__init__(f"{quantity} is {value:g} at iteration {iteration}{beyond}{where}")
 
 
-class Watch:
-    """Keeps the worst of the scalars that it is shown, on the device; NaN is worse than everything."""
+class DivergenceMonitor:
+    """Watches losses, scores and weights of a `Gan`; keeps its last sound state, to go back to.
 
-    def __init__(self, bound: float, device: torch.device) -> None:
-        self._bound = bound
-        self._worst = torch.zeros((), device=device)
+    `max_score` bounds losses and mean scores. With `stop` false divergence is noted in `diverged_by`, the
+    iteration by which it was noticed, and training continues; then no state is kept.
+    """
+
+    def __init__(self, gan: Gan, max_score: float, stop: bool = True) -> None:
+        self.diverged_by: int | None = None
+        self._gan = gan
+        self._max_score = max_score
+        self._stop = stop
+        self._worst = torch.zeros((), device=gan.device)  # NaN is worse than everything
+        self._snapshot = self._sound_state()
 
     def see(self, values: Mapping[str, Tensor]) -> None:
-        """Look at the losses and scores of one iteration, without synchronizing."""
-        self._worst = torch.maximum(self._worst, torch.stack(list(values.values())).abs().max())
+        """Look at the losses and scores of one iteration; the host does not wait for the device."""
+        seen = [value for name, value in values.items() if name.startswith(("loss/", "score/"))]
+        self._worst = torch.maximum(self._worst, torch.stack(seen).abs().max())
 
-    def is_fine(self, *networks: nn.Module) -> bool:
-        """Whether all that was seen lies within the bound and all weights are finite; this synchronizes."""
-        return bool(self._worst <= self._bound) and is_finite(*networks)
+    def is_healthy(self) -> bool:
+        """Whether all that was seen lies within the bound and all weights are finite; the host waits."""
+        return bool(self._worst <= self._max_score) and is_finite(
+            self._gan.generator, self._gan.discriminator
+        )
+
+    def check(self) -> None:
+        """Keep a sound state; else raise Diverged, with the `Gan` back before its first bad iteration."""
+        if self.is_healthy():
+            self._snapshot.clear()  # two of them would be the most that memory ever holds
+            self._snapshot = self._sound_state()
+        elif self._stop:
+            raise self._replay()
+        elif self.diverged_by is None:
+            self.diverged_by = self._gan.iteration
+            log.warning("diverged by iteration %d, and training continues", self.diverged_by)
+
+    def _sound_state(self) -> dict[str, Any]:
+        return copy.deepcopy(self._gan.state_dict()) if self._stop else {}
+
+    def _replay(self) -> Diverged:
+        """Repeat the iterations since the last sound state, to find the first bad one; go back before it.
+
+        Repeating gives the same bits, so that not every iteration has to be checked while all is well.
+        """
+        gan, last, bound = self._gan, self._gan.iteration, self._max_score
+        gan.load_state_dict(self._snapshot)
+        while gan.iteration < last:
+            before, iteration = copy.deepcopy(gan.state_dict()), gan.iteration + 1
+            with trace_layers({"generator": gan.generator, "discriminator": gan.discriminator}) as layer_of:
+                values = gan.update(gan.draw(iteration))
+                bad = first_bad_quantity(values, gan.generator, gan.discriminator, bound)
+                if bad is None:
+                    continue
+                quantity, value, layer = bad
+                layer = layer or layer_of()
+            gan.load_state_dict(before)
+            return Diverged(iteration, quantity, value, layer, bound)
+        return Diverged(last, "a loss, a score or a weight (but not when repeated)", math.nan, "", bound)
 
 
-def is_finite(*networks: nn.Module) -> bool:
-    """Whether all weights are finite; this synchronizes."""
-    parameters = [parameter.detach() for network in networks for parameter in network.parameters()]
-    return bool(torch.stack(torch._foreach_norm(parameters, ord=math.inf)).max().isfinite())
-
-
-def problem(
+def first_bad_quantity(
     values: Mapping[str, Tensor], generator: nn.Module, discriminator: nn.Module, bound: float
 ) -> tuple[str, float, str] | None:
     """(quantity, value, layer) of an iteration's first loss, score, gradient or weight that is bad.
 
     They are looked at in the order in which an iteration computes them, so that the cause comes before what
-    follows from it. `layer` is empty for losses and scores: `tracing` finds it.
+    follows from it. `layer` is empty for losses and scores: `trace_layers` finds it.
     """
     of_generator = {name: value for name, value in values.items() if name == "loss/g"}
     of_discriminator = {name: value for name, value in values.items() if name not in of_generator}
@@ -85,7 +131,7 @@ def _layer(parameter: str) -> str:
 
 
 @contextlib.contextmanager
-def tracing(networks: Mapping[str, nn.Module]) -> Iterator[Callable[[], str]]:
+def trace_layers(networks: Mapping[str, nn.Module]) -> Iterator[Callable[[], str]]:
     """Inside the block, watch the layers' outputs; the yielded function names the layer where it went wrong.
 
     That is the first with an output that is not finite, else the one that grew its input most; on any rank.
@@ -109,14 +155,14 @@ def tracing(networks: Mapping[str, nn.Module]) -> Iterator[Callable[[], str]]:
         for name, layer in weighted_layers(network)
     ]
 
-    def culprit() -> str:
+    def diverging_layer() -> str:
         seen = collectives.gather_objects((first_bad[:1], growth))
         bad = [name for names, _ in seen for name in names]
         largest = {name: max(grown.get(name, 0.0) for _, grown in seen) for name in growth}
         return bad[0] if bad else max(largest, key=largest.__getitem__, default="")
 
     try:
-        yield culprit
+        yield diverging_layer
     finally:
         for handle in handles:
             handle.remove()

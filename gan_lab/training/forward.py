@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from gan_lab import norms
@@ -23,7 +24,7 @@ IN_FULL_PRECISION = Execution()
 
 
 class Forward:
-    """`network` as a function of a batch, its output in float32 whatever it was computed in.
+    """`network` as a function of a batch (and its labels), its output in float32 whatever it was computed in.
 
     Weights, their gradients, sigmas and what follows the output stay in float32.
     """
@@ -37,32 +38,34 @@ class Forward:
         }
         self._compiled = _compiled(network, execution.cuda_graphs) if execution.compile else None
 
-    def __call__(self, batch: Tensor) -> Tensor:
+    def __call__(self, *batch: Tensor) -> Tensor:
         if self._compiled is None:
-            return self.uncompiled(batch)
+            return self.uncompiled(*batch)
         with torch.autocast(**self._autocast), parametrize.cached():
             # The norms stay outside of the graph, which finds the weights that they made.
             for _, layer, _ in norms.normalized_layers(self.network):
                 layer.weight  # noqa: B018
-            return self._compiled(batch).float()
+            return self._compiled(*batch).float()
 
-    def uncompiled(self, batch: Tensor) -> Tensor:
+    def uncompiled(self, *batch: Tensor) -> Tensor:
         """The same pass as operations that can be differentiated twice, which a compiled one cannot."""
         with torch.autocast(**self._autocast):
-            return self.network(batch).float()
+            return self.network(*batch).float()
 
 
-def scores_are_per_sample(discriminator: nn.Module, images: Tensor) -> bool:
+def scores_are_per_sample(discriminator: nn.Module, images: Tensor, *labels: Tensor) -> bool:
     """Whether each image's score depends on that image only, and not, as under batch norm, on its batch.
 
     Seen in the gradient of one score with respect to a few `images` `[B, 3, H, W]`, any but constant ones.
     The discriminator and the random streams are as before.
     """
+    if any(isinstance(module, _BatchNorm) and module.training for module in discriminator.modules()):
+        return False  # without a pass, in which the ranks' batch norms would wait for each other
     buffers = [(buffer, buffer.clone()) for buffer in discriminator.buffers()]
     images = images.detach().requires_grad_()
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.random.fork_rng(devices), norms.frozen(discriminator):
-        (gradient,) = torch.autograd.grad(discriminator(images)[0], images)
+        (gradient,) = torch.autograd.grad(discriminator(images, *labels)[0], images)
     with torch.no_grad():
         for buffer, before in buffers:
             buffer.copy_(before)

@@ -1,0 +1,57 @@
+"""What a run's record says in the end, gathered row by row while it is written."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class Extremes:
+    """The first, last, least and most of one metric's values."""
+
+    first: float
+    last: float
+    least: float
+    most: float
+
+
+class History:
+    """The metrics of a run, its speed, and whether its discriminator learned to the end."""
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:
+        self.metrics: dict[str, Extremes] = {}  # of every `metric/...`, in the order of their first values
+        self._speeds: list[float] = []
+        self._learned = 0  # the last iteration at which the discriminator's gradient was not 0
+        self._zeros = 0  # rows since then that have the gradient
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take in one row of metrics.jsonl; numbers that JSON cannot write are None there."""
+        for name, value in row.items():
+            if name.startswith("metric/") and value is not None:
+                seen = self.metrics.setdefault(name, Extremes(value, value, value, value))
+                seen.last, seen.least, seen.most = value, min(seen.least, value), max(seen.most, value)
+        if row.get("speed/images_per_s"):
+            self._speeds.append(row["speed/images_per_s"])
+        if row.get("grad_norm/d", 0) != 0:
+            self._learned, self._zeros = row["iteration"], 0
+        elif "grad_norm/d" in row:
+            self._zeros += 1
+
+    @property
+    def fid(self) -> float | None:
+        """The last FID, of the first protocol that measured any."""
+        return next((seen.last for name, seen in self.metrics.items() if name.startswith("metric/fid")), None)
+
+    @property
+    def images_per_s(self) -> float | None:
+        """The median speed."""
+        return sorted(self._speeds)[len(self._speeds) // 2] if self._speeds else None
+
+    def stopped_learning(self, least: int = 3) -> int | None:
+        """The last iteration at which the discriminator's gradient was not 0; else 0.
+
+        None unless it was 0 in the last `least` rows or more that have it.
+        """
+        return self._learned if self._zeros >= least else None

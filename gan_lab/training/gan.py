@@ -1,0 +1,284 @@
+"""The two networks and everything that trains them: an iteration is `update(draw(iteration))`.
+
+`draw` makes everything that is random and everything that comes from the host; `update` is a fixed sequence
+of operations on these tensors. It draws nothing, reads no interval, signal or folder, and, unless it audits,
+never makes the host wait for the device: so it can be recorded and replayed.
+"""
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from gan_lab import norms, probes
+from gan_lab.data import Batches
+from gan_lab.device import upload
+from gan_lab.distributed.collectives import average, local_shard
+from gan_lab.norms.bounds import PatchNorms
+from gan_lab.rng import stream
+from gan_lab.training.ema import ExponentialMovingAverage
+from gan_lab.training.forward import IN_FULL_PRECISION, Execution, Forward
+from gan_lab.training.samples import generate
+
+
+class Loss(Protocol):
+    """A GAN loss, see `gan_lab.losses`."""
+
+    discriminator: Callable[[Tensor, Tensor], tuple[Tensor, Tensor] | Tensor]
+    generator: Callable[..., Tensor]
+
+
+class Penalty(Protocol):
+    """A term of the discriminator's loss that sees the discriminator itself, see `gan_lab.penalties`."""
+
+    def draw(self, count: int, rng: torch.Generator) -> Tensor | None: ...
+
+    def __call__(
+        self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, noise: Tensor | None
+    ) -> Tensor: ...
+
+
+class Augmentation(Protocol):
+    """What every image passes through, in both updates, before the discriminator sees it.
+
+    `draw(count, rng)` gives the random numbers for a batch, `[count, ...]` on the host; a call with images
+    `[B, 3, H, W]` and their numbers returns images of that shape, differentiable in the images.
+    """
+
+    def draw(self, count: int, rng: torch.Generator) -> Tensor | None: ...
+
+    def __call__(self, images: Tensor, numbers: Tensor | None) -> Tensor: ...
+
+
+class Measure(enum.IntEnum):
+    """What an iteration returns next to its losses and scores."""
+
+    NOTHING = 0
+    PROBES = 1  # what `gan_lab.probes` sees in the last discriminator update and in the generator's
+    AUDIT = 2  # exact singular values and gradient bounds too, for which the host waits
+
+
+@dataclass(frozen=True)
+class UpdateInputs:
+    """What one update needs that is random or comes from the host: this rank's shard, on the device."""
+
+    latents: Tensor  # [B, latent_dim] from N(0, 1)
+    real: Tensor | None  # [B, 3, H, W] in [-1, 1]; None in a generator's update that does not look at them
+    labels: Tensor | None  # [B], the classes of real and generated images alike; None without classes
+    penalty: Tensor | None  # the penalty's numbers
+    augment_real: Tensor | None  # the augmentation's numbers, for real and for generated images
+    augment_fake: Tensor | None
+
+
+@dataclass(frozen=True)
+class IterationInputs:
+    """The inputs of an iteration's discriminator updates and of its generator update."""
+
+    discriminator: tuple[UpdateInputs, ...]
+    generator: UpdateInputs
+
+
+@dataclass(eq=False)
+class Gan:
+    """A generator `[B, latent_dim] -> [B, 3, H, W]`, a discriminator `[B, 3, H, W] -> [B]`, their training.
+
+    `batches` has a size for each discriminator update of an iteration, and one more, the generator's, if the
+    loss's `generator_sees_real`. Where it has labels, both networks are called with them as a second
+    argument. Everything random is a function of (seed, iteration), so a resumed run continues bit for bit.
+    """
+
+    generator: nn.Module
+    discriminator: nn.Module
+    loss: Loss
+    g_optimizer: torch.optim.Optimizer
+    d_optimizer: torch.optim.Optimizer
+    batches: Batches
+    g_batch_size: int
+    latent_dim: int
+    seed: int
+    n_dis: int = 1  # discriminator updates in one iteration
+    penalty: Penalty | None = None
+    augmentation: Augmentation | None = None
+    lr_schedulers: Mapping[str, LRScheduler] = field(default_factory=dict)  # one step an iteration
+    ema: ExponentialMovingAverage | None = None
+    execution: Execution = IN_FULL_PRECISION
+    concatenate_real_and_fake: bool = False  # in one pass through D, see `scores_are_per_sample`
+    iteration: int = 0  # finished so far
+
+    def __post_init__(self) -> None:
+        self.device = self.batches.device
+        self.generator_sees_real = getattr(self.loss, "generator_sees_real", False)
+        if len(self.batches.sizes) != self.n_dis + self.generator_sees_real:
+            raise ValueError(f"{len(self.batches.sizes)} batches an iteration for {self.n_dis} updates of D")
+        self._make_images = Forward(self.generator, self.device, self.execution)
+        self._score = Forward(self.discriminator, self.device, self.execution)
+        self._trained = [p for p in self.discriminator.parameters() if p.requires_grad]
+
+    @property
+    def eval_generator(self) -> nn.Module:
+        """What is sampled, judged and kept: the moving average, where there is one."""
+        return self.ema.network if self.ema else self.generator
+
+    def draw(self, iteration: int) -> IterationInputs:
+        """The inputs of an iteration, a function of (seed, iteration)."""
+        batches = self.batches.draw(iteration)
+        of_discriminator = tuple(
+            self._inputs(iteration, step, self.batches.sizes[step], real, labels)
+            for step, (real, labels) in enumerate(batches[: self.n_dis])
+        )
+        if self.generator_sees_real:
+            real, labels = batches[self.n_dis]
+        else:
+            real, labels = None, self.batches.draw_labels(iteration, self.n_dis, self.g_batch_size)
+        of_generator = self._inputs(iteration, self.n_dis, self.g_batch_size, real, labels)
+        return IterationInputs(of_discriminator, of_generator)
+
+    def _inputs(
+        self, iteration: int, step: int, count: int, real: Tensor | None, labels: Tensor | None
+    ) -> UpdateInputs:
+        def drawn(draw: Callable[[int, torch.Generator], Tensor | None], purpose: str) -> Tensor | None:
+            numbers = draw(count, stream(self.seed, purpose, iteration, step))
+            return None if numbers is None else upload(local_shard(numbers), self.device)
+
+        latents = drawn(lambda count, rng: torch.randn(count, self.latent_dim, generator=rng), "latents")
+        assert latents is not None
+        augment = self.augmentation.draw if self.augmentation else None
+        return UpdateInputs(
+            latents=latents,
+            real=real,
+            labels=labels,
+            penalty=drawn(self.penalty.draw, "penalty") if self.penalty and step < self.n_dis else None,
+            augment_real=drawn(augment, "augmentation of real images") if augment else None,
+            augment_fake=drawn(augment, "augmentation of generated images") if augment else None,
+        )
+
+    def update(self, inputs: IterationInputs, measure: Measure = Measure.NOTHING) -> dict[str, Tensor]:
+        """One iteration: the discriminator's updates, then the generator's; returns the last ones' values."""
+        *first, last = inputs.discriminator
+        for one in first:
+            self.discriminator_step(one)
+        values = self.discriminator_step(last, measure) | self.generator_step(inputs.generator, measure)
+        for scheduler in self.lr_schedulers.values():
+            scheduler.step()
+        self.iteration += 1
+        return values
+
+    def discriminator_step(
+        self, inputs: UpdateInputs, measure: Measure = Measure.NOTHING
+    ) -> dict[str, Tensor]:
+        """One discriminator update; returns its losses and scores, and what is to be measured."""
+        # NaN has no singular values.
+        audit = measure == Measure.AUDIT and probes.is_finite(self.discriminator)
+        assert inputs.real is not None
+        labels = () if inputs.labels is None else (inputs.labels,)
+        with torch.no_grad(), norms.frozen(self.generator):
+            fake = self._make_images(inputs.latents, *labels)
+        real = self._augmented(inputs.real, inputs.augment_real).requires_grad_(bool(measure))
+        fake = self._augmented(fake, inputs.augment_fake).requires_grad_(bool(measure))
+        patches = PatchNorms(self.discriminator if audit else None)
+        penalties: dict[str, Tensor] = {}
+        with norms.cached_weights(self.discriminator):  # one normalization for all passes
+            with patches:
+                if self.concatenate_real_and_fake:
+                    scores = [self._score(torch.cat([real, fake]), *(torch.cat([y, y]) for y in labels))]
+                else:
+                    scores = [self._score(images, *labels) for images in (real, fake)]
+            if self.penalty is not None:
+                score = self._score.uncompiled
+                conditional = (lambda images: score(images, *labels)) if labels else score
+                penalties = {"loss/penalty": self.penalty(conditional, real, fake, inputs.penalty)}
+        real_scores, fake_scores = torch.cat(scores).chunk(2)
+        loss, terms = self.loss.discriminator(real_scores, fake_scores), {}
+        if not isinstance(loss, Tensor):
+            terms = dict(zip(("loss/d_real", "loss/d_fake"), loss, strict=True))
+            loss = loss[0] + loss[1]
+        for penalty in penalties.values():
+            loss = loss + penalty
+        values = {
+            "loss/d": loss,
+            **terms,
+            "score/real": real_scores.mean(),
+            "score/fake": fake_scores.mean(),
+            **penalties,
+        }
+        measured: dict[str, Tensor] = {}
+        if measure:
+            measured |= probes.slopes(real_scores, real, "real") | probes.slopes(fake_scores, fake, "fake")
+        score_gradients = None  # a penalty's share of the gradient has no bound
+        if audit and self.penalty is None:
+            score_gradients = torch.autograd.grad(loss, scores, retain_graph=True)
+        self.d_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        values = average(values, self.discriminator)
+        if measure:
+            with norms.frozen(self.discriminator):
+                measured |= probes.gradient_norms(self.discriminator, "d")
+                measured |= probes.weight_variances(self.discriminator)
+                measured |= probes.sigmas(self.discriminator)
+        if audit:
+            measured |= probes.audited(self.discriminator, real[:1].detach(), patches, score_gradients)
+        self.d_optimizer.step()
+        return {name: value.detach() for name, value in (values | measured).items()}
+
+    def generator_step(self, inputs: UpdateInputs, measure: Measure = Measure.NOTHING) -> dict[str, Tensor]:
+        """One generator update; the discriminator's weights get no gradient, its norms do not move."""
+        labels = () if inputs.labels is None else (inputs.labels,)
+        for parameter in self._trained:
+            parameter.requires_grad_(False)
+        with norms.cached_weights(self.discriminator, update=False), norms.cached_weights(self.generator):
+            fake = self._augmented(self._make_images(inputs.latents, *labels), inputs.augment_fake)
+            scores = [self._score(fake, *labels)]
+            if inputs.real is not None:
+                scores.append(self._score(self._augmented(inputs.real, inputs.augment_real), *labels))
+        for parameter in self._trained:
+            parameter.requires_grad_(True)
+        loss = self.loss.generator(*scores)
+        self.g_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        values = average({"loss/g": loss}, self.generator)
+        if measure:
+            values |= probes.gradient_norms(self.generator, "g")
+            with norms.frozen(self.generator):
+                values |= probes.sigmas(self.generator, prefix="g.")
+        self.g_optimizer.step()
+        if self.ema:
+            self.ema.update(self.generator)
+        return {name: value.detach() for name, value in values.items()}
+
+    def _augmented(self, images: Tensor, numbers: Tensor | None) -> Tensor:
+        return images if self.augmentation is None else self.augmentation(images, numbers)
+
+    def sample(self, start: int, stop: int, purpose: str = "evaluation") -> Tensor:
+        """The images with these numbers, uint8 `[stop - start, 3, H, W]`, always from the same latents.
+
+        The generator runs in eval mode; its state and the training's streams are as before.
+        """
+        labels = self.batches.sample_labels(start, stop)
+        return generate(self.eval_generator, self.latent_dim, self.seed, purpose, start, stop, labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training changes."""
+        return {
+            **{name: part.state_dict() for name, part in self._parts().items()},
+            "iteration": self.iteration,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state; raises RuntimeError, KeyError or the like if it is of other networks."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.iteration = state["iteration"]
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "g_optimizer": self.g_optimizer,
+            "d_optimizer": self.d_optimizer,
+            **self.lr_schedulers,
+            **({"ema": self.ema} if self.ema else {}),
+        }
