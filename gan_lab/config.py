@@ -10,9 +10,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gan_lab import presets
 from gan_lab.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+presets.register()  # before Hydra composes anything, here or in train.py
 
 # Keys that cannot change what a run computes: they are not part of its identity.
 NOT_IDENTITY = (
