@@ -11,9 +11,11 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 
+from gan_lab import presets
 from gan_lab.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+presets.register()  # before Hydra composes anything, here or in train.py
 
 FOREVER = 10**12  # iterations
 MEASURES: dict[str, Any] = {"identity": False}  # marks a key that cannot change what a run computes

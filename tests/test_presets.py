@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,7 +23,8 @@ from gan_lab.run import run
 from gan_lab.runs.directory import FINISHED, RunDirectory
 
 ROOT = CONFIGS.parent
-PRESETS = sorted(path.stem for path in (CONFIGS / "experiment/paper").glob("*.yaml"))
+with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    PRESETS = GlobalHydra.instance().config_loader().get_group_options("experiment/paper")
 DATASETS = ("cifar10", "stl10", "celeba", "imagenet")
 CNN_DATASETS = DATASETS[:3]
 SWEEPS = ("norms", "scale", "lr", "ndis5", "gamma", "gamma_ndis5", "strict")
@@ -219,6 +222,16 @@ def test_train_py_launches_a_preset_whole(
     found = [(path.parent.name, path.name.split("-")[0]) for path in sorted(folder.glob("*/seed*"))]
     assert found == [(norm, f"seed{seed}") for norm, seed in itertools.product(["bsn", "sn"], range(5))]
     assert all(RunDirectory(path).read_status()["state"] == FINISHED for path in folder.glob("*/seed*"))
+
+
+def test_train_py_knows_every_preset_next_to_the_user_s_own_choices(train_py: Callable[..., Any]) -> None:
+    own = ("--config-dir", str(ROOT / "examples/norm/configs"))
+    (listed,) = re.findall("^experiment/paper: (.*)$", train_py(*own, "--help").stdout, re.M)
+    assert listed.split(", ") == PRESETS
+    overrides = ("experiment=paper/celeba_scale", "norm=schur")
+    printed = train_py(*own, *overrides, "--cfg", "job", "--resolve")
+    assert printed.returncode == 0, printed.stderr
+    assert yaml.safe_load(printed.stdout) == resolved(compose(overrides, Path(own[1])))
 
 
 # --- docs/paper.md

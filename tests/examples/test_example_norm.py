@@ -68,6 +68,12 @@ def test_the_sums_are_those_of_the_operators_matrix(
     norms.remove(net)
 
 
+def test_its_file_says_only_what_differs_from_other_norms() -> None:
+    ours, theirs = (compose([f"norm={name}"], EXAMPLE / "configs").norm for name in ("schur", "sn"))
+    own = {"name": "schur", "estimator": {"_target_": "schur_norm.SchurBound"}, "warmup_iterations": 0}
+    assert ours == {**theirs, **own}
+
+
 def test_without_its_folder_on_the_path_it_says_so(
     tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

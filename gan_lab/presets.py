@@ -1,0 +1,33 @@
+"""The paper's sweeps as choices of `experiment`: each dataset's setting with what it is swept over.
+
+`experiment=paper/<dataset>_<sweep>` is configs/experiment/paper/<dataset>.yaml, then sweep/<sweep>.yaml in
+the same folder, then the scales of the table here. Numbers: Lin et al. 2021's public code.
+"""
+
+from hydra.core.config_store import ConfigStore
+
+WIDE = "0.7,0.8,0.9,1.0,1.2,1.4,1.6,1.8,2.0,2.2,2.4,2.6,2.8,3.0,3.2,3.4,3.6,3.8,4.0"
+NARROW = "0.7,0.8,0.9,1.0,1.2,1.4,1.6"
+COARSE = "1.0,1.2,1.4,1.6"
+
+# Each dataset's sweeps, and the values of norm.scale where a sweep is over scales. Strict SN's are WIDE on
+# every dataset: σ_op reaches √K = 3 or 4 times σ_out (K the kernel's positions), and so may the best scale.
+CNN = {"norms": None, "lr": None, "ndis5": None, "gamma": None, "gamma_ndis5": None, "strict": WIDE}
+SWEEPS: dict[str, dict[str, str | None]] = {
+    "cifar10": {**CNN, "scale": WIDE},
+    "stl10": {**CNN, "scale": NARROW},
+    "celeba": {**CNN, "scale": NARROW},
+    "imagenet": {"norms": None, "scale": COARSE},
+}
+
+
+def register() -> None:
+    """Make every sweep of the table a choice that Hydra knows."""
+    for dataset, sweeps in SWEEPS.items():
+        for sweep, scales in sweeps.items():
+            node = {
+                "defaults": [f"/experiment/paper/{dataset}", f"/experiment/paper/sweep/{sweep}", "_self_"],
+                "hydra": {"sweeper": {"params": {"norm.scale": scales} if scales else {}}},
+            }
+            name = f"{dataset}_{sweep}"
+            ConfigStore.instance().store(name, node, group="experiment/paper", package="_global_")
