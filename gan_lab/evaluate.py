@@ -54,10 +54,10 @@ def judge(
     """Judge `source`: a run's directory, its generator.safetensors, a checkpoint, or a folder of images.
 
     `against` is a choice of `dataset`; None: the run's own, under the run's own protocols. `measure` are
-    some of METRICS. `num` is how many images are made (None: as many as the protocol says) or taken from the folder
-    (None: all). `weights` is a file of Inception's. `overrides` and `config_dir` are as for train.py, `allow`
-    is that of `gan_lab.load.load`. With `record` the figures of a run are put into its metrics.jsonl, at the
-    iteration of the weights; what stands there already is not judged again. Raises UserError.
+    some of METRICS. `num` is how many images are made (None: as many as the protocol says) or taken from the
+    folder (None: all). `weights` is a file of Inception's. `overrides` and `config_dir` are as for train.py,
+    `allow` is that of `gan_lab.load.load`. With `record` the figures of a run are put into its metrics.jsonl,
+    at the iteration of the weights; what stands there already is not judged again. Raises UserError.
     """
     files = _image_files(source) if source.is_dir() and not is_run(source) else []
     if files and not against:

@@ -34,6 +34,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from gan_lab import presets
 from gan_lab.distributed import env
 from gan_lab.errors import UserError
 from gan_lab.files import write_json
@@ -42,6 +43,8 @@ from gan_lab.runs.directory import EXIT_STATUS, FAILED, INTERRUPTED, RUNNING, WR
 if TYPE_CHECKING:
     from gan_lab.report.progress import Progress
     from gan_lab.run import Outcome
+
+presets.register()  # before Hydra composes anything
 
 STOPPED = "stopped"  # this file in a sweep's folder keeps further runs from beginning
 RECORD = "run.json"
