@@ -21,7 +21,7 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lab.config import compose, resolved, run_directory
+from gan_lab.config import compose, load
 from gan_lab.run import run
 from gan_lab.runs.directory import RunDirectory
 
@@ -137,6 +137,12 @@ VALUES: dict[str, str] = {  # one bad value each, and what the sentence must nam
     "tracker.mode=loud": "tracker.mode",
     "paths.data=null": "paths.data",
     "paths.outputs=''": "paths.outputs",
+    "penalty=null": "penalty=none",
+    "augment=null": "augment=none",
+    "tracker=null": "tracker=local",
+    "norm=null": "norm=none",
+    "train.iteration=5": "train.iteration is no key",
+    "augment._target_=gan_lab.nothing": "augment",
 }
 
 
@@ -146,16 +152,18 @@ def test_a_bad_value(value: str, data: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 METRICS: dict[str, str] = {
-    "metrics.num_generated=1": "metrics.num_generated",
-    "metrics.num_real=1": "metrics.num_real",
-    "metrics.num_generated=null": "metrics.num_generated",
-    "metrics.batch_size=0": "metrics.batch_size",
-    "metrics.is_splits=400": "metrics.is_splits",
-    "metrics.fid=yes_please": "metrics.fid",
-    "metrics.kid=true": "kid_subset_size",
-    "metrics.weights=5": "metrics.weights",
-    "metrics.weights=/some/file": "metrics.weights",
-    "metrics.extractor=vgg": "metrics.extractor",
+    "metrics.digits.num_generated=1": "metrics.digits.num_generated",
+    "metrics.digits.num_real=1": "metrics.digits.num_real",
+    "metrics.digits.num_generated=null": "metrics.digits.num_generated",
+    "metrics.digits.batch_size=0": "metrics.digits.batch_size",
+    "metrics.digits.is_splits=400": "metrics.digits.is_splits",
+    "metrics.digits.every=-1": "metrics.digits.every",
+    "metrics.digits.measure=yes_please": "metrics.digits.measure",
+    "metrics.digits.measure=[kid]": "kid_subset_size",
+    "metrics.digits.numbers=5": "numbers",
+    "metrics.digits.extractor=vgg": "metrics.digits.extractor",
+    "metrics.digits.extractor._target_=gan_lab.metrics.extractors.vgg": "metrics.digits",
+    "metrics.digits.extractor.weights=/some/file": "metrics.digits",
     "dataset.name=notdigits": "metrics=digits",
 }
 
@@ -204,7 +212,9 @@ def test_bad_inception_weights(
     path = tmp_path / "weights.pth"
     if (content := WEIGHTS[kind](tmp_path)) is not None:
         path.write_bytes(content)
-    config = config_of(data, tmp_path / "outputs", [f"metrics.weights={path}"], "metrics=inception")
+    config = config_of(
+        data, tmp_path / "outputs", [f"metrics.inception.extractor.weights={path}"], "metrics=inception"
+    )
     refuse(config, str(path), tmp_path, capsys=capsys)
 
 
@@ -375,7 +385,7 @@ def digits(template: Path) -> Path:
 def trained(template: Path, tmp_path: Path) -> RunDirectory:
     """A copy of the finished run, which more iterations would continue."""
     shutil.copytree(template / "outputs", tmp_path / "outputs")
-    return RunDirectory(run_directory(resolved(config_of(template / "data", tmp_path / "outputs", []))))
+    return RunDirectory(load(config_of(template / "data", tmp_path / "outputs", [])).run_directory)
 
 
 def put_checkpoint(run_directory: RunDirectory, content: bytes) -> None:
@@ -464,8 +474,8 @@ def of_format(number: Any) -> Callable[[RunDirectory], object]:
 
 
 RUN_DIRECTORIES: dict[str, Callable[[RunDirectory], object]] = {
-    "a config of an older version": of_format(0),
-    "a config of a newer version": of_format(2),
+    "a config of an older version": of_format(1),
+    "a config of a newer version": of_format(3),
     "a config of no version": of_format(None),
     "an empty config": config_yaml(b""),
     "a binary config": config_yaml(b"\xff\xfe\x00\x01"),
@@ -568,7 +578,7 @@ def test_a_run_directory_cannot_say_how_its_dataset_is_prepared(
     trained.config.write_text(yaml.safe_dump(config))
     arguments = [str(trained.root), "--num", "50", f"paths.data={data}", "device=cpu"]
     assert evaluate.main(arguments) == 0, capsys.readouterr().err
-    assert "metric/fid_digits" in capsys.readouterr().out
+    assert "metric/fid_digits_50" in capsys.readouterr().out
 
 
 LINES: dict[str, list[str]] = {

@@ -1,16 +1,31 @@
 import copy
 import functools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from gan_lab.config import CONFIGS, RANGES, check, compose, lookup, resolved, run_directory, run_id
+from gan_lab.config import CONFIGS, Config, Metrics, compose, load, of_plain, resolved
 from gan_lab.errors import UserError
 
 AXES = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra")
 CHOICES = sorted((path.parent.name, path.stem) for axis in AXES for path in (CONFIGS / axis).glob("*.yaml"))
+
+
+def ranges(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, tuple[bool, float, float]]]:
+    """Each dotted key with a range: whether it is a whole number, its least and its most."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from ranges(field.annotation, f"{prefix}{name}.")
+        bounds = {type(bound).__name__: bound for bound in field.metadata}
+        if {"Ge", "Le"} <= bounds.keys():
+            yield f"{prefix}{name}", ("float" not in str(field.annotation), bounds["Ge"].ge, bounds["Le"].le)
+
+
+RANGES = dict(ranges(Config)) | dict(ranges(Metrics, "metrics.digits."))
 
 # What people type, and tools rely on.
 DOCUMENTED = """
@@ -28,7 +43,7 @@ def config(*overrides: str) -> dict[str, Any]:
 
 
 def place(*overrides: str) -> Path:
-    return run_directory(config("paths.outputs=/outputs", *overrides))
+    return of_plain(config("paths.outputs=/outputs", *overrides)).run_directory
 
 
 def changed(base: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -41,7 +56,7 @@ def changed(base: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 def complaint(config: dict[str, Any]) -> str:
     try:
-        check(config)
+        of_plain(config)
     except UserError as error:
         return str(error)
     return ""
@@ -74,7 +89,10 @@ def test_the_directory_names_the_axes_and_the_seed() -> None:
         "train.resident_gb=0",
         "probes.every=7",
         "probes.audit_every=7",
-        "metrics.batch_size=7",
+        "metrics=none",
+        "metrics=fast",
+        "metrics=[digits,inception]",
+        "metrics.digits.num_generated=500",
     ],
 )
 def test_what_cannot_change_the_result_does_not_move_the_run(override: str) -> None:
@@ -106,9 +124,9 @@ def test_what_changes_the_result_moves_the_run() -> None:
         "train.batch_size=32",
         "train.g_batch_size=32",
         "train.ema=0.9",
-        "metrics.num_generated=500",
+        "train.max_score=10",
     ]
-    ids = {run_id(config(*override)) for override in [[], *([override] for override in overrides)]}
+    ids = {of_plain(config(*override)).run_id for override in [[], *([override] for override in overrides)]}
     assert len(ids) == 1 + len(overrides)
 
 
@@ -129,22 +147,24 @@ def test_a_number_s_spelling_does_not_move_the_run(one: str, other: str) -> None
 
 @pytest.mark.parametrize("key", sorted(RANGES))
 def test_values_out_of_range_are_refused_by_name(key: str) -> None:
-    kind, least, most = RANGES[key]
+    is_whole, least, most = RANGES[key]
     base = config("loss=wgan_gp", "norm=bssn")
+    base["train"]["bn_batches"] = 1
     wrong: list[Any] = [least - 1, most * 2, "many", True, float("nan"), float("inf"), [1]]
-    wrong += [1.5] if kind is int else []
+    wrong += [1.5] if is_whole else []
     for value in wrong:
         with pytest.raises(UserError, match=f"^{re.escape(key)}="):
-            check(changed(base, key, value))
+            of_plain(changed(base, key, value))
 
 
 @pytest.mark.parametrize("key", sorted(RANGES))
 def test_the_ends_of_a_range_belong_to_it(key: str) -> None:
-    kind, least, most = RANGES[key]
+    is_whole, least, most = RANGES[key]
     base = config("loss=wgan_gp", "norm=bssn")
+    base["train"]["bn_batches"] = 1
     for value in (least, most):
         # Another rule may refuse it, e.g. because an architecture has no such image size.
-        assert "is not a" not in complaint(changed(base, key, kind(value)))
+        assert "is not a" not in complaint(changed(base, key, int(value) if is_whole else float(value)))
 
 
 @pytest.mark.parametrize(
@@ -152,9 +172,10 @@ def test_the_ends_of_a_range_belong_to_it(key: str) -> None:
     [
         (["dataset.image_size=33"], "dataset.image_size=33"),
         (["dataset=cifar10", "metrics=digits"], "metrics=digits"),
-        (["metrics.num_generated=5"], "metrics.is_splits=10"),
-        (["metrics.fid=false", "metrics.is=false"], "metrics.fid"),
-        (["metrics.fid=maybe"], "metrics.fid=maybe"),
+        (["metrics.digits.num_generated=5"], "metrics.digits.is_splits=10"),
+        (["metrics.digits.measure=[]"], "metrics.digits.measure"),
+        (["metrics.digits.measure=[fid,maybe]"], "metrics.digits.measure=maybe"),
+        (["+train.iteration=5"], "train.iteration is no key"),
         (["loss=wgan_gp", "penalty=none"], "penalty=gradient_penalty"),
         (["norm.gamma=each"], "norm.gamma=each"),
         (["norm.target=critic"], "norm.target=critic"),
@@ -169,7 +190,7 @@ def test_the_ends_of_a_range_belong_to_it(key: str) -> None:
 )
 def test_combinations_that_make_no_sense_are_refused(overrides: list[str], named: str) -> None:
     with pytest.raises(UserError, match=re.escape(named)):
-        check(config(*overrides))
+        of_plain(config(*overrides))
 
 
 @pytest.mark.parametrize(
@@ -193,12 +214,28 @@ def test_combinations_that_make_no_sense_are_refused(overrides: list[str], named
 )
 def test_null_is_refused_where_a_value_is_needed(key: str) -> None:
     with pytest.raises(UserError, match=f"^{re.escape(key)}"):
-        check(changed(config(), key, None))
+        of_plain(changed(config(), key, None))
 
 
-@pytest.mark.parametrize("key", ["metrics.num_fid", "metrics.num_real", "metrics.num_kid_prc"])
+@pytest.mark.parametrize(
+    ("axis", "instead"),
+    [
+        ("penalty", "penalty=none"),
+        ("tracker", "tracker=local"),
+        ("metrics", "metrics=none"),
+        ("arch", "configs/arch"),
+    ],
+)
+def test_no_choice_of_an_axis_is_refused_with_what_to_choose(axis: str, instead: str) -> None:
+    without = {key: value for key, value in config().items() if key != axis}
+    for nothing in (without, changed(config(), axis, None)):
+        with pytest.raises(UserError, match=f"{axis} has no choice.*{instead}"):
+            of_plain(nothing)
+
+
+@pytest.mark.parametrize("key", ["num_fid", "num_real", "num_kid_prc"])
 def test_null_stands_for_all_images(key: str) -> None:
-    check(changed(config(), key, None))
+    of_plain(changed(config(), f"metrics.digits.{key}", None))
 
 
 @pytest.mark.parametrize("key", ["seed", "train.iterations", "arch.width"])  # others refer to the last one
@@ -221,13 +258,15 @@ def test_documented_keys_exist(key: str) -> None:
     if key in AXES:
         assert (CONFIGS / key).is_dir()
     else:
-        assert lookup(config(), key) is not None
+        assert functools.reduce(lambda node, name: node[name], key.split("."), config()) is not None
 
 
 @pytest.mark.parametrize(("axis", "choice"), CHOICES)
 def test_every_choice_composes_under_its_own_name(axis: str, choice: str) -> None:
     cfg = compose([f"{axis}={choice}"])
-    if axis != "experiment":
+    if axis == "metrics":
+        assert list(cfg.metrics) == ([] if choice == "none" else [choice])
+    elif axis != "experiment":
         assert cfg[axis].name == choice
 
 
@@ -241,3 +280,27 @@ def test_a_folder_of_the_user_s_own_choices_is_found(tmp_path: Path) -> None:
     (tmp_path / "norm").mkdir()
     (tmp_path / "norm" / "mine.yaml").write_text("# Mine.\nname: mine\nestimator: null\n")
     assert compose(["norm=mine"], config_dir=tmp_path).norm.name == "mine"
+
+
+# --- typed
+
+
+def test_identity_is_said_at_the_field() -> None:
+    """Whatever is not marked there decides what a run computes: a user's own key does, too."""
+    base = config()
+    mine = changed(base, "norm.mine", 3)
+    assert of_plain(mine).run_id != of_plain(base).run_id
+    assert of_plain(changed(base, "tracker.mine", 3)).run_id == of_plain(base).run_id
+
+
+def test_a_config_does_not_change() -> None:
+    loaded = load(compose([]))
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.train.batch_size = 3
+
+
+def test_settings_of_a_protocol_that_is_not_chosen_count_for_nothing() -> None:
+    chosen = load(compose(["experiment=tiny"])).metrics
+    assert list(chosen) == ["digits"]
+    assert chosen["digits"].num_generated == 300
+    assert load(compose(["experiment=tiny", "metrics=none"])).metrics == {}

@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from torch.utils.flop_counter import FlopCounterMode
 
 from gan_lab.build import build
-from gan_lab.config import CONFIGS, check, compose, resolved, run_directory
+from gan_lab.config import CONFIGS, compose, load, of_plain, resolved
 from gan_lab.run import run
 from gan_lab.runs.directory import FINISHED, RunDirectory
 
@@ -105,7 +105,7 @@ def test_cnn_settings(dataset: str, size: int, iterations: int) -> None:
     assert (train["iterations"], train["batch_size"], train["g_batch_size"]) == (iterations, 64, 64)
     assert (train["evaluate_every"], train["sample_every"]) == (10_000, 200)
     assert (train["checkpoint_every"], train["keep_every"]) == (10_000, 100_000)
-    assert found["metrics"]["name"] == "paper"
+    assert list(found["metrics"]) == ["paper"]
 
 
 def test_imagenet_settings() -> None:
@@ -183,15 +183,14 @@ def test_one_step(name: str, small: list[str], tmp_path: Path) -> None:
     first, *_, last = jobs(name)
     cfg = compose([f"experiment=paper/{name}", *first, *small])
     assert run(cfg).exit_status == 0
-    directory = RunDirectory(run_directory(resolved(cfg)))
+    directory = RunDirectory(load(cfg).run_directory)
     dataset = name.split("_")[0]
     assert directory.root.is_relative_to(tmp_path / "outputs" / dataset)
     assert directory.read_status()["state"] == FINISHED
     assert directory.generator.exists()
 
     other = config(name, *last, *small)
-    check(other)
-    assert run_directory(other) != directory.root
+    assert of_plain(other).run_directory != directory.root
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -290,7 +289,7 @@ def hours(name: str) -> float:
     found = config(name)
     train = found["train"]
     evaluations = train["iterations"] // train["evaluate_every"]
-    judged = evaluations * found["metrics"]["num_generated"] * (sample + INCEPTION_GFLOP)
+    judged = evaluations * found["metrics"]["paper"]["num_generated"] * (sample + INCEPTION_GFLOP)
     return (train["iterations"] * iteration + judged) * 1e9 / SUSTAINED / 3600
 
 

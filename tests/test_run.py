@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from gan_lab.build import build_networks
-from gan_lab.config import compose, resolved, run_directory
-from gan_lab.data import Batches
+from gan_lab.config import compose, load
+from gan_lab.data import Batch, Batches
 from gan_lab.run import Outcome, run
 from gan_lab.runs.lock import RunLock
-from gan_lab.tracking import Trackers
+from gan_lab.tracking.base import RunInfo
 from gan_lab.training.samples import generate
 
 Recorded = Callable[[Path], list[dict[str, float]]]
@@ -28,7 +28,7 @@ Recorded = Callable[[Path], list[dict[str, float]]]
 def go(overrides: list[str]) -> tuple[Outcome, Path]:
     """Run it; returns how it ended, and its directory."""
     cfg = compose(overrides)
-    return run(cfg), run_directory(resolved(cfg))
+    return run(cfg), load(cfg).run_directory
 
 
 def status(directory: Path) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def test_the_config_is_the_resolved_one(finished: tuple[list[str], Outcome, Path
     overrides, _, directory = finished
     written = yaml.safe_load((directory / "config.yaml").read_text())
     written.pop("format")
-    assert written == resolved(compose(overrides))
+    assert written == load(compose(overrides)).plain
     assert "${" not in (directory / "config.yaml").read_text()
 
 
@@ -114,20 +114,20 @@ def test_the_metrics_have_the_names_that_tools_rely_on(finished: tuple[list[str]
     for layer in (name.removeprefix("sigma/") for name in layers):
         per_layer = ("sigma", "sigma_out", "sigma_in", "weight_var", "grad_norm/d")
         always |= {f"{name}/{layer}" for name in per_layer}
-    judged = {"metric/fid_digits", "metric/is_digits_mean", "metric/is_digits_std"}
+    judged = {"metric/fid_digits_300", "metric/is_digits_300_mean", "metric/is_digits_300_std"}
     for row in rows:
         assert row.keys() >= always | (judged if row["iteration"] in (15, 30) else set())
         assert all(math.isfinite(value) for value in row.values())
     assert not any(name in row for row in rows for name in ("metric/fid", "metric/is_mean"))
-    assert outcome.fid == rows[-1]["metric/fid_digits"]
+    assert outcome.fid == rows[-1]["metric/fid_digits_300"]
 
 
 def test_the_written_generator_makes_the_last_grid(finished: tuple[list[str], Outcome, Path]) -> None:
     overrides, _, directory = finished
-    config = resolved(compose(overrides))
+    config = load(compose(overrides))
     generator, _ = build_networks(config, torch.device("cpu"))
     generator.load_state_dict(load_file(directory / "generator.safetensors"))
-    images = generate(generator, config["arch"]["latent_dim"], config["seed"], "samples", 0, 100)
+    images = generate(generator, config.arch.latent_dim, config.seed, "samples", 0, 100)
     with Image.open(directory / "samples" / "00000030.png") as image:
         grid = np.asarray(image).transpose(2, 0, 1)
     frame = 2
@@ -146,7 +146,7 @@ def test_a_finished_run_is_not_run_again(
     again, same = go([*overrides, "train.log_every=1", "device=auto", "tracker=tensorboard"])
     assert (again, same) == (outcome, directory)
     assert contents(directory) == before
-    assert "finished before" in capsys.readouterr().out
+    assert "already finished at iteration 30" in capsys.readouterr().out
 
 
 def test_a_second_run_is_the_same_bit_for_bit(
@@ -165,7 +165,7 @@ def test_the_summary_shows_the_result(
     overrides, outcome, directory = finished
     go(overrides)
     text = capsys.readouterr().out
-    assert re.search(rf"metric/fid_digits +last {outcome.fid:.3f}", text)
+    assert re.search(rf"metric/fid_digits_300 +last {outcome.fid:.3f}", text)
     assert f"{directory}/samples/00000030.png" in text
     assert text.count("\n  python ") == 3
 
@@ -199,7 +199,7 @@ def test_more_iterations_continue_the_same_directory(
     assert contents(second) == before
 
 
-def test_fresh_starts_over_beside_a_kept_copy(tiny: list[str], recorded: Recorded) -> None:
+def test_fresh_starts_over_next_to_a_kept_copy(tiny: list[str], recorded: Recorded) -> None:
     overrides = [*tiny, "train.iterations=5"]
     _, directory = go(overrides)
     (directory / "notes.txt").write_text("mine")
@@ -217,16 +217,16 @@ def test_fresh_starts_over_beside_a_kept_copy(tiny: list[str], recorded: Recorde
     assert len(list(directory.parent.iterdir())) == 3
 
 
-def test_a_failed_run_goes_on_where_it_was(
+def test_a_failed_run_resumes_where_it_was(
     tiny: list[str], tmp_path: Path, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [*tiny, "train.iterations=10", "train.checkpoint_every=3"]
     draw = Batches.draw
 
-    def fail(self: Batches, iteration: int, step: int) -> torch.Tensor:
+    def fail(self: Batches, iteration: int) -> list[Batch]:
         if iteration == 8:
             raise RuntimeError("the cat sat on the cable")
-        return draw(self, iteration, step)
+        return draw(self, iteration)
 
     with monkeypatch.context() as patch:
         patch.setattr(Batches, "draw", fail)
@@ -243,21 +243,27 @@ def test_a_failed_run_goes_on_where_it_was(
 def test_trackers_are_finished_however_a_run_ends(tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A W&B run that is left open would take in the next run of a sweep."""
     states: list[str] = []
-    finish, draw = Trackers.finish, Batches.draw
+    draw = Batches.draw
 
-    def note(self: Trackers, state: str) -> None:
-        states.append(state)
-        finish(self, state)
+    class Noting:
+        def __init__(self, run: RunInfo, **_: Any) -> None: ...
 
-    def fail(self: Batches, iteration: int, step: int) -> torch.Tensor:
+        def log(self, iteration: int, values: Mapping[str, float]) -> None: ...
+
+        def log_samples(self, iteration: int, grid: Path) -> None: ...
+
+        def finish(self, state: str) -> None:
+            states.append(state)
+
+    def fail(self: Batches, iteration: int) -> list[Batch]:
         if iteration == 3:
             raise RuntimeError("the cat sat on the cable")
-        return draw(self, iteration, step)
+        return draw(self, iteration)
 
-    monkeypatch.setattr(Trackers, "finish", note)
+    monkeypatch.setattr("gan_lab.tracking.tensorboard.TensorBoardTracker", Noting)
     monkeypatch.setattr(Batches, "draw", fail)
-    go([*tiny, "train.iterations=5"])
-    go([*tiny, "train.iterations=2", "seed=1"])
+    go([*tiny, "tracker=tensorboard", "train.iterations=5"])
+    go([*tiny, "tracker=tensorboard", "train.iterations=2", "seed=1"])
     assert states == ["failed", "finished"]
 
 
@@ -297,7 +303,7 @@ def test_a_diverged_run_says_so_and_stays_so(tiny: list[str], capsys: pytest.Cap
 def test_a_wrong_config_is_one_sentence_and_leaves_no_trace(
     tiny: list[str], tmp_path: Path, wrong: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    outcome, _ = go([*tiny, *wrong])
+    outcome = run(compose([*tiny, *wrong]))
     assert outcome.exit_status == 2
     assert math.isnan(outcome.fid)
     shown = capsys.readouterr()
@@ -311,7 +317,7 @@ def test_a_run_that_is_going_on_is_not_started_twice(
     tiny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = [*tiny, "train.iterations=5"]
-    directory = run_directory(resolved(compose(overrides)))
+    directory = load(compose(overrides)).run_directory
     directory.mkdir(parents=True)
     with RunLock(directory / "lock"):
         outcome, _ = go(overrides)

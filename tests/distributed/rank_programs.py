@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import gan_lab.run
-from gan_lab.config import compose
+from gan_lab.config import Config, compose
 from gan_lab.data import write_array
 from gan_lab.distributed import collectives, env
 from gan_lab.distributed.batch_norm import synchronize
@@ -22,7 +22,7 @@ from gan_lab.errors import UserError
 from gan_lab.metrics import Evaluator, Protocol
 from gan_lab.metrics.extractors import Extractor
 from gan_lab.run import run
-from gan_lab.training import Trainer
+from gan_lab.training.gan import Gan, Measure, UpdateInputs
 
 # --- what one process and two ranks must agree on
 
@@ -68,8 +68,8 @@ def judged(folder: Path, count: int) -> dict[str, float]:
     """All metrics of so many generated images, in batches of 16."""
     pixels = np.random.default_rng(0).integers(0, 256, (64, 3, 8, 8), np.uint8)
     real = collectives.rank_zero_first(lambda: write_array(folder / "real.npy", pixels, {}))()
-    protocol = Protocol(count, is_splits=3, kid_subset_size=20, metrics=("fid", "is", "kid", "prc"))
-    extractor = Extractor(ToyFeatures().eval(), {"name": "toy"}, "")
+    protocol = Protocol(count, is_splits=3, kid_subset_size=20, measure=("fid", "is", "kid", "prc"))
+    extractor = Extractor(ToyFeatures().eval(), {"name": "toy"}, "", usual=count)
     evaluator = collectives.rank_zero_first(
         lambda: Evaluator(extractor, real, folder / "cache", protocol, 16)
     )()
@@ -157,7 +157,7 @@ def everything(folder: Path, overrides: list[str]) -> int:
         return train(folder / "double", [*overrides, *IN_DOUBLE, f"paths.outputs={folder}/double"])
 
 
-JUDGED = ["metrics.num_generated=90", "metrics.batch_size=20"]
+JUDGED = ["metrics.digits.num_generated=90", "metrics.digits.batch_size=20"]
 # Everything random, in a run whose rounding errors grow to the size of its losses within 50 iterations.
 IN_DOUBLE = [
     *("norm=bssn", "norm.gamma=per_layer", "norm.target=both", "loss=wgan_gp", "penalty=gradient_penalty"),
@@ -169,29 +169,30 @@ IN_DOUBLE = [
 
 def stop(folder: Path, overrides: list[str]) -> int:
     """Train until torchrun is told to stop, in iteration 5, by a rank that is slow from then on."""
-    step = Trainer.generator_step
+    step = Gan.generator_step
 
-    def signalling(self: Trainer, iteration: int, *arguments: Any) -> dict[str, Tensor]:
+    def signalling(self: Gan, inputs: UpdateInputs, measure: Measure) -> dict[str, Tensor]:
+        iteration = self.iteration + 1
         if env.rank() == 1 and iteration == 5:
             os.kill(os.getppid(), signal.SIGTERM)
         if env.rank() == 1 and iteration >= 5:
             time.sleep(0.2)
-        return step(self, iteration, *arguments)
+        return step(self, inputs, measure)
 
-    Trainer.generator_step = signalling  # type: ignore[method-assign]
+    Gan.generator_step = signalling  # type: ignore[method-assign]
     return train(folder, overrides)
 
 
 def fail(folder: Path, overrides: list[str]) -> int:
     """One rank has a defect of its own."""
-    step = Trainer.generator_step
+    step = Gan.generator_step
 
-    def failing(self: Trainer, iteration: int, *arguments: Any) -> dict[str, Tensor]:
-        if env.rank() == 1 and iteration == 3:
+    def failing(self: Gan, inputs: UpdateInputs, measure: Measure) -> dict[str, Tensor]:
+        if env.rank() == 1 and self.iteration == 2:
             raise ZeroDivisionError("a defect of one rank")
-        return step(self, iteration, *arguments)
+        return step(self, inputs, measure)
 
-    Trainer.generator_step = failing  # type: ignore[method-assign]
+    Gan.generator_step = failing  # type: ignore[method-assign]
     return train(folder, overrides)
 
 
@@ -211,11 +212,9 @@ def in_double() -> Iterator[None]:
 def _left_in(folder: Path) -> Iterator[None]:
     conclude = gan_lab.run._train
 
-    def leaving(trainer: Trainer, *arguments: Any) -> str:
-        state = conclude(trainer, *arguments)
-        parts = {name: part.state_dict() for name, part in trainer._parts().items()}
-        rank = env.rank()
-        torch.save({"iteration": trainer.iteration, "state": state, **parts}, folder / f"rank-{rank}.pt")
+    def leaving(config: Config, gan: Gan, *arguments: Any) -> str:
+        state = conclude(config, gan, *arguments)
+        torch.save({"state": state, **gan.state_dict()}, folder / f"rank-{env.rank()}.pt")
         return state
 
     gan_lab.run._train = leaving

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed
 
-from gan_lab.config import compose, identity, resolved, run_id, split
+from gan_lab.config import Config, compose, load
 from gan_lab.device import pick_device
 from gan_lab.distributed import env
 from gan_lab.errors import UserError
@@ -37,27 +37,27 @@ def test_place(
     assert (env.rank(), env.world_size(), env.local_rank()) == expected
 
 
-def config(*overrides: str) -> dict[str, Any]:
-    return resolved(compose(["experiment=tiny", *overrides]))
+def config(ranks: int, *overrides: str) -> Config:
+    return load(compose(["experiment=tiny", *overrides]), ranks)
 
 
 @pytest.mark.parametrize("key", ["train.batch_size", "train.g_batch_size"])
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(key: str) -> None:
-    given = config("train.batch_size=12", "train.g_batch_size=12", f"{key}=10")
+    given = ("train.batch_size=12", "train.g_batch_size=12", f"{key}=10")
     with pytest.raises(UserError, match=f"{key}=10 cannot be shared evenly by 4 ranks: take a multiple of 4"):
-        split(given, 4)
-    assert split(given, 2) == given
+        config(4, *given)
+    assert config(2, *given).plain == config(1, *given).plain
 
 
 def test_the_number_of_ranks_is_of_a_run_s_identity_where_it_changes_the_result() -> None:
     """With synchronized batch norm, and without where there is one process, it is the same run."""
-    synchronized, apart = config(), config("train.sync_bn=false")
-    same = [split(synchronized, ranks) for ranks in (1, 2, 4)] + [split(apart, 1)]
-    assert {run_id(one) for one in same} == {run_id(synchronized)}
-    others = {run_id(split(apart, ranks)) for ranks in (2, 4)}
+    separate = "train.sync_bn=false"
+    same = [config(ranks) for ranks in (1, 2, 4)] + [config(1, separate)]
+    assert {one.run_id for one in same} == {config(1).run_id}
+    others = {config(ranks, separate).run_id for ranks in (2, 4)}
     assert len(others) == 2
-    assert run_id(synchronized) not in others
-    assert identity(split(apart, 2))["train"]["bn_batches"] == 2
+    assert config(1).run_id not in others
+    assert config(2, separate).identity()["train"]["bn_batches"] == 2
 
 
 @pytest.mark.parametrize(

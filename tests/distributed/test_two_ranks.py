@@ -13,7 +13,7 @@ import torch
 from rank_programs import IN_DOUBLE, JUDGED, SHAPES, in_double, judged, normalized
 from torch import Tensor
 
-from gan_lab.config import compose, resolved, run_directory
+from gan_lab.config import compose, load
 from gan_lab.run import run
 from gan_lab.runs.directory import RunDirectory
 
@@ -50,7 +50,7 @@ def judged_run(data: Path, folder: Path, *more: str) -> list[str]:
 
 
 def directory(arguments: list[str]) -> Path:
-    return run_directory(resolved(compose(arguments)))
+    return load(compose(arguments)).run_directory
 
 
 @pytest.fixture(scope="module")
