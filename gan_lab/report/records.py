@@ -4,6 +4,7 @@ import functools
 import glob
 import json
 import mmap
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from gan_lab.errors import UserError
 
 HEAD = 128 * 1024  # bytes that are looked through for names
-RARE = (b'"slope/', b'"metric/', b'"grad_bound/')  # a name of each kind of row that may come later
+RARE = (b'"slope/', b'"grad_bound/')  # a name of each kind of row that may come later
+METRIC = re.compile(rb'"(metric/[^"\\]*)"')  # each protocol has rows of its own, looked through to the end
 LONGEST_LINE = 2**19  # bytes; a longer one is damage
 MOST_VALUES = 40_000_000  # held at once, 160 MB; more columns are read in another pass
 
@@ -42,8 +44,8 @@ class Record:
 def glimpse(path: Path) -> dict[str, float | None]:
     """The metrics' names in a metrics.jsonl, in their order, each with the first number seen under it.
 
-    They are looked for in the beginning, at the end, and where the rare ones come first; without a file there
-    are none. Raises UserError where it cannot be read.
+    They are looked for in the beginning, at the end, and where the rare ones come first, those of metrics
+    everywhere; without a file there are none. Raises UserError where it cannot be read.
     """
     found: dict[str, float | None] = {}
     try:
@@ -63,10 +65,24 @@ def _some_lines(view: mmap.mmap) -> Iterator[bytes]:
     yield from view[:HEAD].splitlines()
     for name in RARE:
         if (place := view.find(name)) >= HEAD:
-            start = view.rfind(b"\n", 0, place) + 1
-            end = view.find(b"\n", place)
-            yield view[start : end if 0 <= end < start + LONGEST_LINE else start]
+            yield _line_at(view, place)
+    seen: set[bytes] = set()
+    place = HEAD
+    while (place := view.find(b'"metric/', place)) >= 0:
+        line = _line_at(view, place)
+        if not seen.issuperset(names := METRIC.findall(line)):
+            seen.update(names)
+            yield line
+        if (place := view.find(b"\n", place)) < 0:
+            break
     yield from view[max(HEAD, len(view) - HEAD) :].splitlines()
+
+
+def _line_at(view: mmap.mmap, place: int) -> bytes:
+    """The line around this place, empty where it is too long."""
+    start = view.rfind(b"\n", 0, place) + 1
+    end = view.find(b"\n", place, start + LONGEST_LINE)
+    return view[start:end] if end >= 0 else b""
 
 
 def _row(line: bytes) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from gan_lab.report.comparison import FINAL, Cell, Group, Table, is_better_low, title
+from gan_lab.report.comparison import FINAL, Cell, Group, Table, arrowed, is_better_low, title
 from gan_lab.report.runs import plain
 from gan_lab.report.statistics import ALPHA, Mean
 
@@ -46,7 +46,17 @@ def duration(hours: float) -> str:
 
 def heading(column: tuple[str, str]) -> str:
     metric, which = column
-    return f"{title(metric)} {which} {'↓' if is_better_low(metric) else '↑'}"
+    words, _, arrow = arrowed(metric).rpartition(" ")
+    return f"{words} {which} {arrow}"
+
+
+def verdict(p: float | None) -> str:
+    """What Welch's test against a better group says."""
+    if p is None:
+        return "no test"
+    if p >= ALPHA:
+        return f"≈ p = {p:.2f}"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def cells(table: Table) -> tuple[list[str], list[list[str]]]:
