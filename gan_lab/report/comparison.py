@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from gan_lab.errors import UserError
 from gan_lab.report import records
 from gan_lab.report.records import Record
 from gan_lab.report.runs import (
@@ -163,7 +162,7 @@ def read_scores(runs: Sequence[Run]) -> tuple[dict[str, Scores], list[Damaged]]:
             if not wanted:
                 continue
             record = records.read(run.directory.metrics, wanted)
-        except UserError as error:
+        except records.Unreadable as error:
             damaged.append(Damaged(run.name, str(error)))
             continue
         if record.complaint:

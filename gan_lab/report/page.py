@@ -21,7 +21,18 @@ from gan_lab.report.downsampling import downsample
 from gan_lab.report.groupings import groupings
 from gan_lab.report.packing import Pack, packed
 from gan_lab.report.records import Record
-from gan_lab.report.runs import Damaged, Run, differing, find, settings, text, value, values, where
+from gan_lab.report.runs import (
+    Damaged,
+    Run,
+    differing,
+    find,
+    passed_over,
+    settings,
+    text,
+    value,
+    values,
+    where,
+)
 from gan_lab.report.sections import SCALE, TARGETS, is_shown, layers, sections
 from gan_lab.report.swept import swept
 from gan_lab.runs.directory import DIVERGED
@@ -126,6 +137,7 @@ def _facts(
         ],
         "columns": _columns_of_differences(runs),
         "damaged": troubles,
+        "copies": passed_over(runs),
         **groupings(runs, found, by),
     }, found
 
@@ -147,7 +159,7 @@ def _entries(
     for run in runs:
         try:
             seen[run.name] = records.glimpse(run.directory.metrics)
-        except UserError as error:
+        except records.Unreadable as error:
             seen[run.name] = {}
             unread.append(Damaged(run.name, str(error)))
     wanted = {run: [*filter(is_shown, names), *metrics(names)] for run, names in seen.items()}
@@ -161,7 +173,7 @@ def _entries(
             if names:
                 timed = [STEP_TIME] if STEP_TIME in seen[run.name] else []
                 record = records.read(run.directory.metrics, [*names, *timed])
-        except UserError as error:
+        except records.Unreadable as error:
             unread.append(Damaged(run.name, str(error)))
         if record.complaint:
             unread.append(Damaged(run.name, record.complaint))

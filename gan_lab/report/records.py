@@ -22,6 +22,10 @@ LONGEST_LINE = 2**19  # bytes; a longer one is damage
 MOST_VALUES = 40_000_000  # held at once, 160 MB; more columns are read in another pass
 
 
+class Unreadable(UserError):
+    """One run's metrics.jsonl cannot be read: the others' may."""
+
+
 @dataclass(frozen=True)
 class Record:
     """Columns of one metrics.jsonl, all `[rows]`: float, NaN where a row has no number under the name."""
@@ -45,7 +49,7 @@ def glimpse(path: Path) -> dict[str, float | None]:
     """The metrics' names in a metrics.jsonl, in their order, each with the first number seen under it.
 
     They are looked for in the beginning, at the end, and where the rare ones come first, those of metrics
-    everywhere; without a file there are none. Raises UserError where it cannot be read.
+    everywhere; without a file there are none. Raises Unreadable where it cannot be read.
     """
     found: dict[str, float | None] = {}
     try:
@@ -109,7 +113,7 @@ def last_row(path: Path, holding: bytes = b"") -> dict[str, Any]:
 
 
 def read(path: Path, wanted: Sequence[str]) -> Record:
-    """The columns `wanted`, which `glimpse` saw; raises UserError where the file cannot be read at all."""
+    """The columns `wanted`, which `glimpse` saw; raises Unreadable, and UserError without duckdb."""
     columns: dict[str, NDArray[np.floating]] = {}
     iteration, damaged = np.empty(0, np.int64), 0
     try:
@@ -137,8 +141,8 @@ def read(path: Path, wanted: Sequence[str]) -> Record:
     return Record(iteration, {name: columns[name] for name in wanted}, damaged)
 
 
-def _unreadable(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path} cannot be read ({error.strerror or error}): see to that")
+def _unreadable(path: Path, error: OSError) -> Unreadable:
+    return Unreadable(f"{path} cannot be read ({error.strerror or error}): see to that")
 
 
 def _estimate_rows(head: bytes, size: int) -> int:
@@ -183,5 +187,7 @@ def _connection() -> Any:
     try:
         import duckdb  # slow to start, and an optional part
     except ImportError as error:
-        raise UserError("reading metrics.jsonl needs duckdb: pip install 'gan-lab[report]'") from error
+        raise UserError(
+            f"reading metrics.jsonl needs duckdb ({error}): pip install -e '.[report]' in gan-lab's folder"
+        ) from error
     return duckdb.connect(config={"autoinstall_known_extensions": False, "memory_limit": "1GB"})

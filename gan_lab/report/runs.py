@@ -1,5 +1,7 @@
 """The runs below a folder, as their directories tell: what each was told to do, and how it stands."""
 
+import contextlib
+import dataclasses
 import difflib
 import json
 import math
@@ -7,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,16 @@ import yaml
 
 from gan_lab.config import identity
 from gan_lab.errors import UserError
+from gan_lab.report.records import last_row
 from gan_lab.runs.directory import DIVERGED, FINISHED, RunDirectory
 
 UNKNOWN = "unknown"  # the state of a run whose status cannot be read
 AXES = ("dataset", "arch", "norm", "init", "loss", "penalty", "optimizer")  # as labels name them
 AXIS_KEYS = tuple(f"{axis}.name" for axis in AXES)
 MARKS = ("config.yaml", "status.json", "metrics.jsonl")  # a folder with any of them is a run's
-SET_ASIDE = re.compile(r"\.kept\d+$")
+SET_ASIDE = re.compile(r"\.kept\d+")  # also where a copy of it got another name
+OWN_NAME = re.compile(r"seed\d+-[0-9a-f]{8}")  # of a run's directory
+MOST_NAMED = 5  # copies in a line
 MOST_ENTRIES, MOST_DEPTH = 5_000, 30  # of a config that is believed
 
 
@@ -28,7 +34,8 @@ MOST_ENTRIES, MOST_DEPTH = 5_000, 30  # of a config that is believed
 class Run:
     """One run: `name` is its path below the folder searched, `config` maps dotted keys to plain values.
 
-    `identity` is the part of the config that decides what the run computes.
+    `identity` is the part of the config that decides what the run computes, `copies` are the names of other
+    directories with the same.
     """
 
     name: str
@@ -38,6 +45,7 @@ class Run:
     state: str
     iteration: int
     reason: str
+    copies: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -67,7 +75,8 @@ class Damaged:
 def find(root: Path) -> tuple[list[Run], list[Damaged]]:
     """The runs below `root` in the order of their names, and what is damaged; raises UserError without any.
 
-    Runs that `fresh=true` set aside are left out.
+    Runs that `fresh=true` set aside are left out. Of directories that hold the same run there is one, the one
+    that is furthest, or else newest: a directory is a function of what is computed, so the others are copies.
     """
     if not root.is_dir():
         raise UserError(f"{root} is no folder: give the one that paths.outputs names")
@@ -83,13 +92,45 @@ def find(root: Path) -> tuple[list[Run], list[Damaged]]:
             damaged.append(Damaged(name, plain(str(error))))
             continue
         status = directory.read_status()
-        if not status:
-            damaged.append(Damaged(name, "status.json is missing or cannot be read: its state is unknown"))
         state, reason = status.get("state", UNKNOWN), plain(str(status.get("reason", "")))
         runs.append(Run(name, directory, config, decides, state, status.get("iteration", 0), reason))
     if not runs and not damaged:
         raise UserError(f"{root} holds no run: give the folder that paths.outputs names")
-    return sorted(runs, key=lambda run: natural(run.name)), damaged
+    runs = sorted(_without_copies(runs), key=lambda run: natural(run.name))
+    unknown = "status.json is missing or cannot be read: its state is unknown"
+    return runs, [*damaged, *(Damaged(run.name, unknown) for run in runs if run.state == UNKNOWN)]
+
+
+def _without_copies(runs: Sequence[Run]) -> list[Run]:
+    same: dict[str, list[Run]] = {}
+    for run in runs:
+        known = "seed" in run.identity  # else it is no config that tells runs apart
+        same.setdefault(json.dumps(run.identity, sort_keys=True) if known else run.name, []).append(run)
+    kept = []
+    for some in same.values():
+        first, *others = sorted(some, key=_how_far, reverse=True) if len(some) > 1 else some
+        kept.append(dataclasses.replace(first, copies=tuple(run.name for run in others)))
+    return kept
+
+
+def _how_far(run: Run) -> tuple[int, str, bool, int, int]:
+    """What orders copies of a run: iterations, the time of the status, and whose place is a run's own."""
+    last = last_row(run.directory.metrics).get("iteration")
+    written = str(run.directory.read_status().get("time", ""))
+    with contextlib.suppress(ValueError):
+        written = datetime.fromisoformat(written).astimezone(UTC).isoformat()
+    folder = run.directory.root
+    is_own_name = OWN_NAME.fullmatch(folder.name) is not None
+    iteration = max(run.iteration, last if isinstance(last, int) else 0)
+    return iteration, written, is_own_name, -len(folder.parts), -len(run.name)
+
+
+def passed_over(runs: Iterable[Run]) -> str:
+    """A line that names the copies of these runs, empty where there are none."""
+    copies = {copy: run.name for run in runs for copy in run.copies}
+    named = [f"{copy} (of {run})" for copy, run in list(copies.items())[:MOST_NAMED]]
+    named += [f"{len(copies) - MOST_NAMED} more"] if len(copies) > MOST_NAMED else []
+    return f"Passed over as copies, which are no further seeds: {', '.join(named)}." if copies else ""
 
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:

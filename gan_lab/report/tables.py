@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from gan_lab.report.comparison import FINAL, Cell, Group, Table, arrowed, is_better_low, title
-from gan_lab.report.runs import plain
+from gan_lab.report.runs import passed_over, plain
 from gan_lab.report.statistics import ALPHA, Mean
 
 BOLD, NORMAL = "\x1b[1m", "\x1b[0m"
@@ -100,15 +100,17 @@ def _column(table: Table, column: tuple[str, str]) -> list[Cell]:
     return [group.cells[column] for group in table.groups if column in group.cells]
 
 
-def warnings(tables: Iterable[Table]) -> list[str]:
-    """Which groups hold more than the seeds of one setting."""
-    return [
+def warnings(tables: Sequence[Table]) -> list[str]:
+    """Which groups hold more than the seeds of one setting, and which copies were passed over."""
+    copies = passed_over(run for table in tables for group in table.groups for run in group.runs)
+    mixed = [
         f"{plain(group.label)} mixes runs that differ in {', '.join(group.mixes)}: its spread is not that of "
         "seeds alone."
         for table in tables
         for group in table.groups
         if group.mixes
     ]
+    return [*mixed, copies] if copies else mixed
 
 
 def as_text(tables: Sequence[Table], bold: bool) -> str:
@@ -120,8 +122,7 @@ def as_text(tables: Sequence[Table], bold: bool) -> str:
         lines += ["", *([plain(table.title)] if table.title else []), _line(head, widths, bold=False)]
         lines.append("  ".join("─" * width for width in widths))
         lines += [_line(row, widths, bold) for row in body]
-    wrapped = (textwrap.fill(line, WIDTH) for line in (note(), *warnings(tables)))
-    return "\n".join([*lines, "", *wrapped])
+    return "\n".join([*lines, "", textwrap.fill(note(), WIDTH), *warnings(tables)])
 
 
 def _line(row: Sequence[str], widths: Sequence[int], bold: bool) -> str:

@@ -1,6 +1,7 @@
 """Groups, means and verdicts of runs whose scores are known."""
 
 import json
+import shutil
 from pathlib import Path
 from statistics import fmean
 
@@ -20,6 +21,7 @@ from gan_lab.report.comparison import (
     title,
 )
 from gan_lab.report.runs import find, where
+from gan_lab.report.tables import as_markdown, as_text
 from gan_lab.tracking.jsonl import read as read_rows
 
 FID, IS = "metric/fid", "metric/is_mean"
@@ -214,6 +216,18 @@ def test_names_of_metrics() -> None:
     assert metrics(names) == ["metric/fid_mine_fast", "metric/is_digits_mean"]
     assert [title(name) for name in metrics(names)] == ["FID mine fast", "IS digits"]
     assert [is_better_low(name) for name in metrics(names)] == [True, False]
+
+
+def test_copies_change_no_figure_and_are_named(sweep: Path) -> None:
+    fids = {"none": [90.0, 91.0, 92.0], "sn": [21.0, 19.0, 23.0], "bssn": [20.0, 22.0, 18.5]}
+    before = [column(table) for table in tables(sweep, fids)]
+    shutil.copytree(sweep / "cifar10", sweep / "backup" / "cifar10")
+    after = tables(sweep, fids)
+    assert [column(table) for table in after] == before
+    (line,) = [line for line in as_text(after, bold=False).splitlines() if "backup/" in line]
+    assert "Passed over as copies" in line
+    assert line.endswith("4 more.")
+    assert line in as_markdown(after).replace("\\_", "_").splitlines()
 
 
 def test_a_record_that_cannot_be_read_is_named(sweep: Path) -> None:

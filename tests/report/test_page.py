@@ -106,6 +106,17 @@ def test_the_facts_are_those_of_the_runs(html: str, sweep: Path) -> None:
     assert all(len(run["grids"]) == 2 for run in facts["runs"])
 
 
+def test_copies_are_named_and_left_out(sweep: Path, html: str, tmp_path: Path) -> None:
+    root = tmp_path / "outputs"
+    shutil.copytree(sweep, root)
+    shutil.copytree(sweep, root / "backup")
+    before, page = facts_of(html), write_page(root, tmp_path / "page.html")
+    facts = facts_of(page.read_text(encoding="utf-8"))
+    assert facts["partitions"] == before["partitions"]
+    assert all(f"backup/{run['name']} (of {run['name']})" in facts["copies"] for run in before["runs"])
+    assert before["copies"] == ""
+
+
 def test_every_grouping_has_the_tables_of_the_terminal(html: str, sweep: Path) -> None:
     facts = facts_of(html)
     runs, _ = find(sweep)

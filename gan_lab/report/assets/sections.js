@@ -63,7 +63,8 @@ function tableSection(described) {
   const part = section(described);
   refreshers.push(() => {
     const tables = facts.partitions[grouping().partition].tables.map(summaryTable).filter(Boolean);
-    part.body.replaceChildren(...tables, ...notices());
+    const copies = facts.copies ? [element("div", { className: "notice", textContent: facts.copies })] : [];
+    part.body.replaceChildren(...tables, ...notices(), ...copies);
   });
 }
 
