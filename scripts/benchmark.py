@@ -14,6 +14,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from benchmarks import MEASUREMENTS, measure, rows
+from gan_lab import terminal
 from gan_lab.errors import UserError
 
 
@@ -65,4 +66,4 @@ def _measure(patterns: list[str], out: Path, before: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    terminal.run(main)

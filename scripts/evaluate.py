@@ -5,6 +5,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from gan_lab import terminal
 from gan_lab.errors import UserError
 from gan_lab.evaluate import Verdict, judge
 from gan_lab.files import write_json
@@ -60,4 +61,4 @@ def table(verdict: Verdict) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

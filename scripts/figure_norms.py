@@ -12,6 +12,7 @@ import matplotlib as mpl
 from hydra.errors import HydraException
 from matplotlib.figure import Figure
 
+from gan_lab import terminal
 from gan_lab.config import compose, resolved, run_directory
 from gan_lab.errors import UserError
 from gan_lab.files import replacing
@@ -117,4 +118,4 @@ def _ending(run: Curves) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

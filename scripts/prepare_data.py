@@ -8,6 +8,7 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from gan_lab import terminal
 from gan_lab.build import load_images
 from gan_lab.config import compose, resolved
 from gan_lab.errors import UserError
@@ -70,4 +71,4 @@ def _quoted(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

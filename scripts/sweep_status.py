@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from gan_lab import terminal
 from gan_lab.errors import UserError
 from gan_lab.report.progress import QUEUED, Progress, progress, table
 from gan_lab.report.runs import find, passed_over
@@ -59,4 +60,4 @@ def _watch(outputs: Path, entries: list[Progress], seconds: float) -> list[Progr
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

@@ -4,6 +4,7 @@ import functools
 import glob
 import json
 import mmap
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -174,8 +175,9 @@ def _query(path: Path, some: Sequence[str]) -> dict[str, Any]:
     connection = _connection()
     import duckdb
 
+    name = os.fsencode(path.absolute()).decode("utf-8", "surrogateescape")  # whatever the locale makes of it
     try:
-        table = connection.execute(query, [glob.escape(str(path.absolute()))]).fetchnumpy()
+        table = connection.execute(query, [glob.escape(name)]).fetchnumpy()
     except duckdb.Error as error:
         raise OSError(0, str(error).splitlines()[0]) from error
     return dict(zip(types, table.values(), strict=True))
