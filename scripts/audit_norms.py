@@ -10,6 +10,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
+from gan_lab import terminal
 from gan_lab.build import build_networks, example_inputs
 from gan_lab.config import compose, load
 from gan_lab.errors import UserError
@@ -130,4 +131,4 @@ def _number(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

@@ -16,6 +16,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
 
 from benchmarks import MEASUREMENTS, measure, rows
+from gan_lab import terminal
 from gan_lab.errors import UserError
 
 
@@ -67,4 +68,4 @@ def _measure(patterns: list[str], out: Path, before: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    terminal.run(main)

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from gan_lab import terminal
 from gan_lab.errors import UserError
 from gan_lab.report.comparison import compare, read_scores
 from gan_lab.report.page import render, write
@@ -56,4 +57,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gan_lab import terminal
 from gan_lab.errors import UserError
 from gan_lab.evaluate import Verdict, judge, runs_below
 from gan_lab.files import write_json
@@ -77,4 +78,4 @@ def table(verdict: Verdict) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from matplotlib.figure import Figure
 
 from gan_lab.config import compose, load
+from gan_lab import terminal
 from gan_lab.errors import UserError
 from gan_lab.files import replacing
 from gan_lab.run import run
@@ -116,4 +117,4 @@ def _ending(run: Curves) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from gan_lab import terminal
 from gan_lab.device import pick_device
 from gan_lab.errors import UserError
 from gan_lab.images import write_grid, write_images
@@ -49,4 +50,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

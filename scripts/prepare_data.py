@@ -7,6 +7,7 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from gan_lab import terminal
 from gan_lab.build import load_images
 from gan_lab.config import JudgeConfig, compose, resolved, to_judge
 from gan_lab.errors import UserError
@@ -69,4 +70,4 @@ def _quoted(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

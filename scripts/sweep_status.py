@@ -6,9 +6,10 @@ import sys
 import time
 from pathlib import Path
 
+from gan_lab import terminal
 from gan_lab.errors import UserError
 from gan_lab.report.progress import QUEUED, Progress, progress, table
-from gan_lab.report.runs import find
+from gan_lab.report.runs import find, passed_over
 from gan_lab.runs.directory import RUNNING
 
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"
@@ -25,19 +26,22 @@ def main(arguments: list[str] | None = None) -> int:
     add("--every", type=float, default=5, metavar="SECONDS", help="between looks (default: 5)")
     given = parser.parse_args(arguments)
     try:
-        entries = _look(given.outputs)
+        entries, copies = _look(given.outputs)
         if given.once or not sys.stdout.isatty():
             print(table(entries))
         else:
             entries = _watch(given.outputs, entries, max(0.2, given.every))
+        if copies:
+            print(copies)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return int(any(entry.needs_person for entry in entries))
 
 
-def _look(outputs: Path) -> list[Progress]:
-    return progress(*find(outputs))
+def _look(outputs: Path) -> tuple[list[Progress], str]:
+    runs, damaged = find(outputs)
+    return progress(runs, damaged), passed_over(runs)
 
 
 def _watch(outputs: Path, entries: list[Progress], seconds: float) -> list[Progress]:
@@ -50,10 +54,10 @@ def _watch(outputs: Path, entries: list[Progress], seconds: float) -> list[Progr
             if not any(entry.state in (RUNNING, QUEUED) for entry in entries):
                 return entries
             time.sleep(seconds)
-            entries = _look(outputs)
+            entries, _ = _look(outputs)
     except KeyboardInterrupt:
         return entries
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

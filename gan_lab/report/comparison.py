@@ -1,19 +1,19 @@
 """Groups of runs side by side: seeds, means, what is best, and what the noise cannot tell from it."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from gan_lab.errors import UserError
 from gan_lab.report import records
 from gan_lab.report.records import Record
 from gan_lab.report.runs import (
     Damaged,
     Run,
+    in_order,
     label,
-    natural,
     protocol,
     setting_keys,
     settings,
@@ -29,23 +29,26 @@ FINAL, BEST = "final", "best"
 
 @dataclass(frozen=True)
 class Scores:
-    """What one run reached: by metric, the last value and the best one; and its hours of training."""
+    """What one run reached: by metric, the last value and the best of so many; and its hours of training."""
 
     final: dict[str, float]
     best: dict[str, float]
     hours: float | None
+    evaluations: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Cell:
     """One figure of one group: its mean, whether it is the best of all, and Welch's p against the best.
 
-    `p` is None for the best itself, and where there are too few seeds for a test.
+    `p` is None for the best itself, and where there are too few seeds for a test. `against` has such a p for
+    each group that is better, the best first: what there is to say where better ones are left out.
     """
 
     mean: Mean
     is_best: bool = False
     p: float | None = None
+    against: tuple[float | None, ...] = ()
 
     @property
     def in_noise(self) -> bool:
@@ -96,14 +99,30 @@ class Table:
 
 
 def metrics(names: Iterable[str]) -> list[str]:
-    """FID and IS among metrics' names, whatever they end in: each is a metric of its own."""
-    fids = [name for name in names if name.startswith("metric/fid")]
-    scores = [name for name in names if name.startswith("metric/is") and name.endswith("_mean")]
+    """FID and IS among metrics' names, whatever they end in: each protocol's is a metric of its own."""
+    names = list(names)
+    fids = [name for name in names if f"{name}_".startswith("metric/fid_")]
+    scores = [name for name in names if name.startswith("metric/is_") and name.endswith("_mean")]
     return sorted(fids, key=len) + sorted(scores, key=len)
+
+
+def measured(found: Iterable[Scores]) -> list[str]:
+    """The metrics that the runs have, FID before IS; of each first what most runs have, and most often."""
+    runs, evaluations = Counter[str](), Counter[str]()
+    for reached in found:
+        runs.update(reached.best.keys())
+        evaluations.update(reached.evaluations)
+    used = sorted(metrics(runs), key=lambda name: (-runs[name], -evaluations[name]))
+    return sorted(used, key=is_better_low, reverse=True)
 
 
 def is_better_low(metric: str) -> bool:
     return metric.startswith("metric/fid")
+
+
+def arrowed(metric: str) -> str:
+    """Its title with an arrow to where it is better: FID ↓."""
+    return f"{title(metric)} {'↓' if is_better_low(metric) else '↑'}"
 
 
 def title(metric: str) -> str:
@@ -114,7 +133,7 @@ def title(metric: str) -> str:
 
 def scores(record: Record) -> Scores:
     """What a run's record says of FID and IS, and the time between its rows, metrics and samples aside."""
-    final, best = {}, {}
+    final, best, evaluations = {}, {}, {}
     for metric in metrics(record.columns):
         column = record.columns[metric]
         there = column[np.isfinite(column)]
@@ -122,13 +141,14 @@ def scores(record: Record) -> Scores:
             continue
         best[metric] = float(there.min() if is_better_low(metric) else there.max())
         final[metric] = float(there[-1])
+        evaluations[metric] = len(there)
     hours = None
     if STEP_TIME in record.columns:
         milliseconds = record.columns[STEP_TIME].astype(np.float64)
         timed = np.isfinite(milliseconds)
         steps = np.diff(record.iteration[timed], prepend=0)
         hours = float(steps @ milliseconds[timed]) / 3.6e6 if timed.any() else None
-    return Scores(final, best, hours)
+    return Scores(final, best, hours, evaluations)
 
 
 def read_scores(runs: Sequence[Run]) -> tuple[dict[str, Scores], list[Damaged]]:
@@ -142,7 +162,7 @@ def read_scores(runs: Sequence[Run]) -> tuple[dict[str, Scores], list[Damaged]]:
             if not wanted:
                 continue
             record = records.read(run.directory.metrics, wanted)
-        except UserError as error:
+        except records.Unreadable as error:
             damaged.append(Damaged(run.name, str(error)))
             continue
         if record.complaint:
@@ -170,17 +190,20 @@ def by_protocol(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
     return [(label(members[0], settings(runs, keys)), members) for members in parts.values()]
 
 
-def _compare(
-    runs: Sequence[Run], found: dict[str, Scores], by: Sequence[str]
-) -> tuple[list[Group], list[tuple[str, str]]]:
+def grouped(runs: Sequence[Run], by: Sequence[str]) -> list[tuple[str, list[Run]]]:
+    """The runs that agree in these keys, with what to call them, in the order of their values."""
     members: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         members.setdefault(values(run, by), []).append(run)
-    groups = [
-        Group(label(some[0], by), key, some, settings(some))
-        for key, some in sorted(members.items(), key=lambda item: [natural(part) for part in item[0]])
-    ]
-    known = metrics(dict.fromkeys(name for run in runs if run.name in found for name in found[run.name].best))
+    in_their_order = sorted(members.items(), key=lambda item: [in_order(part) for part in item[0]])
+    return [(label(some[0], by), some) for _, some in in_their_order]
+
+
+def _compare(
+    runs: Sequence[Run], found: dict[str, Scores], by: Sequence[str]
+) -> tuple[list[Group], list[tuple[str, str]]]:
+    groups = [Group(words, values(some[0], by), some, settings(some)) for words, some in grouped(runs, by)]
+    known = measured(found[run.name] for run in runs if run.name in found)
     columns = [(metric, which) for metric in known for which in (FINAL, BEST)]
     for group in groups:
         times = [found[run.name].hours for run in group.runs if run.finished and run.name in found]
@@ -191,7 +214,7 @@ def _compare(
 
 
 def _judge(groups: Sequence[Group], found: dict[str, Scores], metric: str, which: str) -> None:
-    """Fill in one column: each group's mean, the best, and the others' tests against it."""
+    """Fill in one column: each group's mean, the best, and the tests against those that are better."""
     reached: list[tuple[Group, list[float], Mean]] = []
     for group in groups:
         of_runs: list[dict[str, Any]] = [
@@ -200,11 +223,9 @@ def _judge(groups: Sequence[Group], found: dict[str, Scores], metric: str, which
         numbers = [values[metric] for values in of_runs if metric in values]
         if average := mean(numbers):
             reached.append((group, numbers, average))
-    if not reached:
-        return
     sign = 1 if is_better_low(metric) else -1
-    best, best_numbers, _ = min(reached, key=lambda entry: sign * entry[2].mean)
-    for group, numbers, average in reached:
-        is_best = group is best and len(reached) > 1
-        p = None if group is best else welch(numbers, best_numbers)
-        group.cells[metric, which] = Cell(average, is_best, p)
+    reached.sort(key=lambda entry: sign * entry[2].mean)
+    for place, (group, numbers, average) in enumerate(reached):
+        against = tuple(welch(numbers, better) for _, better, _ in reached[:place])
+        is_best = place == 0 and len(reached) > 1
+        group.cells[metric, which] = Cell(average, is_best, against[0] if against else None, against)

@@ -1,28 +1,24 @@
 """The comparison as one HTML file that needs no network: charts, tables and samples of many runs."""
 
 import base64
+import dataclasses
 import hashlib
+import os
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import gan_lab
 from gan_lab.errors import UserError
 from gan_lab.files import write_text
 from gan_lab.report import grids, records
-from gan_lab.report.comparison import (
-    STEP_TIME,
-    Scores,
-    by_protocol,
-    is_better_low,
-    metrics,
-    scores,
-    title,
-)
+from gan_lab.report.comparison import BEST, FINAL, STEP_TIME, Scores, measured, metrics, scores
 from gan_lab.report.downsampling import downsample
+from gan_lab.report.groupings import groupings
 from gan_lab.report.packing import Pack, packed
 from gan_lab.report.records import Record
 from gan_lab.report.runs import (
@@ -30,24 +26,24 @@ from gan_lab.report.runs import (
     Run,
     differing,
     find,
-    setting_keys,
+    passed_over,
     settings,
     text,
+    value,
     values,
     where,
 )
+from gan_lab.report.sections import SCALE, TARGETS, is_shown, layers, sections
+from gan_lab.report.swept import swept
+from gan_lab.runs.directory import DIVERGED
 
 NUMBERS_BUDGET = 1_750_000  # bytes of the page for series, where they do not compress at all
 IMAGES_BUDGET = 700_000  # bytes of the images, a third more in base64
 STRETCHES = (12, 120)  # into how many a series is cut at least and at most
 MOST_RUNS_OF_GRIDS = 36
 
-SHOWN = re.compile(
-    r"loss/(d|g|penalty)|score/(real|fake)|grad_norm/[dg]|slope/(real|fake)_(mean|min|max)"
-    r"|(grad_norm/d|grad_bound/d|sigma|weight_var|gamma)/.+|lipschitz/d"
-)
-SCRIPTS = ("statistics", "data", "groups", "charts", "sections", "main")
-TARGETS = ("lecun", "xavier", "kaiming")
+FOOT = "Written by gan-lab {version} from the run directories alone. This page loads nothing from anywhere."
+SCRIPTS = ("data", "groups", "charts", "sections", "main")
 
 
 def write_page(root: Path, out: Path) -> Path:
@@ -80,44 +76,78 @@ def render(
     """
     plotly = _plotly()
     pack = Pack()
-    facts, found = _facts(runs, damaged, pack)
-    facts |= {
-        "root": str(root),
-        "written": time.strftime("%Y-%m-%d %H:%M"),
-        "version": gan_lab.__version__,
-        "by": list(by) if by else None,
-    }
+    facts, found = _facts(runs, damaged, by, pack)
+    facts |= {"about": _about(root, runs), "foot": FOOT.format(version=gan_lab.__version__)}
     return _html(plotly, pack.finish(facts)), found
+
+
+def _about(root: Path, runs: Sequence[Run]) -> str:
+    """How many runs there are, where, in which states, and when that was."""
+    states = Counter(_state(run) for run in runs)
+    count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
+    listed = ", ".join(f"{count} {state}" for state, count in states.items())
+    return f"{count} in {root}: {listed} · {time.strftime('%Y-%m-%d %H:%M')}"
+
+
+def _state(run: Run) -> str:
+    return DIVERGED if run.diverged else run.state
 
 
 def _plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise UserError("the page needs plotly and duckdb: pip install 'gan-lab[report]'") from error
+        raise UserError(
+            "the page needs plotly and duckdb: pip install -e '.[report]' in gan-lab's folder"
+        ) from error
     return get_plotlyjs()
 
 
 def _facts(
-    runs: Sequence[Run], damaged: Sequence[Damaged], pack: Pack
+    runs: Sequence[Run], damaged: Sequence[Damaged], by: Sequence[str] | None, pack: Pack
 ) -> tuple[dict[str, Any], dict[str, Scores]]:
     """What the page's scripts are told, its long parts in `pack`; and the runs' scores."""
     entries, found, unread = _entries(runs, pack)
     unread += _add_grids(runs, entries, pack)
-    parts = by_protocol(runs)
-    for place, (_, members) in enumerate(parts):
-        for run in members:
-            entries[run.name]["protocol"] = place
-    known = metrics(dict.fromkeys(name for reached in found.values() for name in reached.final))
+    troubles = [[trouble.name, trouble.reason] for trouble in (*damaged, *unread)]
+    names = list(dict.fromkeys(name for entry in entries.values() for name in entry["series"]))
+    lines = swept(runs)
+    place = {run.name: number for number, run in enumerate(runs)}
+    shown = sections(
+        measured(found.values()),
+        names,
+        list(lines),
+        samples=any(entry.get("grids") for entry in entries.values()),
+        damaged=bool(troubles),
+    )
     return {
         "runs": list(entries.values()),
-        "damaged": [[trouble.name, trouble.reason] for trouble in (*damaged, *unread)],
-        "protocols": [words for words, _ in parts],
-        "metrics": [[name, title(name), is_better_low(name)] for name in known],
-        "keys": [_key(runs, key) for key in dict.fromkeys(key for run in runs for key in run.config)],
-        "differing": differing(runs),
-        "settings": setting_keys(runs),
+        "sections": [dataclasses.asdict(section) for section in shown],
+        "layers": layers(names),
+        "targets": list(TARGETS),
+        "swept": [
+            [
+                key,
+                [
+                    [line.label, [[x, [place[run.name] for run in some]] for x, some in line.points.items()]]
+                    for line in lines[key]
+                ],
+            ]
+            for key in sorted(lines, key=lambda key: key != SCALE)
+        ],
+        "columns": _columns_of_differences(runs),
+        "damaged": troubles,
+        "copies": passed_over(runs),
+        **groupings(runs, found, by),
     }, found
+
+
+def _columns_of_differences(runs: Sequence[Run]) -> list[list[str]]:
+    """`[heading, key]` of each config key that differs; keys that say the same share a column."""
+    columns: dict[tuple[str, ...], list[str]] = {}
+    for key in differing(runs):
+        columns.setdefault(tuple(value(run, key) for run in runs), []).append(key)
+    return [[" = ".join(keys), keys[0]] for keys in columns.values()]
 
 
 def _entries(
@@ -129,11 +159,12 @@ def _entries(
     for run in runs:
         try:
             seen[run.name] = records.glimpse(run.directory.metrics)
-        except UserError as error:
+        except records.Unreadable as error:
             seen[run.name] = {}
             unread.append(Damaged(run.name, str(error)))
-    wanted = {run: [*filter(SHOWN.fullmatch, names), *metrics(names)] for run, names in seen.items()}
+    wanted = {run: [*filter(is_shown, names), *metrics(names)] for run, names in seen.items()}
     stretches = _stretches(sum(map(len, wanted.values())))
+    short = _short_names([run.name for run in runs])
     entries: dict[str, dict[str, Any]] = {}
     found: dict[str, Scores] = {}
     for run in runs:
@@ -142,12 +173,12 @@ def _entries(
             if names:
                 timed = [STEP_TIME] if STEP_TIME in seen[run.name] else []
                 record = records.read(run.directory.metrics, [*names, *timed])
-        except UserError as error:
+        except records.Unreadable as error:
             unread.append(Damaged(run.name, str(error)))
         if record.complaint:
             unread.append(Damaged(run.name, record.complaint))
         found[run.name] = scores(record)
-        entries[run.name] = _entry(run, found[run.name]) | {
+        entries[run.name] = _entry(run, found[run.name], short[run.name]) | {
             "series": _series(run, record, names, stretches, pack),
             "targets": _targets(seen[run.name]),
         }
@@ -160,19 +191,22 @@ def _stretches(series: int) -> int:
     return min(most, max(least, int(NUMBERS_BUDGET / (3 * 2 * 4 / 3) / max(1, series))))
 
 
-def _entry(run: Run, reached: Scores) -> dict[str, Any]:
+def _entry(run: Run, reached: Scores, short: str) -> dict[str, Any]:
     return {
         "name": run.name,
-        "state": run.state,
-        "finished": run.finished,
-        "diverged": run.diverged,
-        "iteration": run.iteration,
-        "reason": run.reason,
+        "short": short,
+        "title": f"{run.name}: {run.reason}" if run.reason else run.name,
+        "badge": "" if run.finished else _state(run),
         "seed": text(run.config.get("seed")),
-        "hours": reached.hours,
-        "final": reached.final,
-        "best": reached.best,
+        "scores": {FINAL: reached.final, BEST: reached.best} if run.finished else {FINAL: {}, BEST: {}},
     }
+
+
+def _short_names(names: Sequence[str]) -> dict[str, str]:
+    """The runs' names without the folders that all of them lie in."""
+    parents = [PurePath(name).parent for name in names]
+    common = os.path.commonpath(parents)
+    return {name: str(PurePath(name).relative_to(common)) for name in names}
 
 
 def _series(
@@ -188,9 +222,9 @@ def _series(
 
 
 def _targets(seen: dict[str, float | None]) -> dict[str, list[float | None]]:
-    """By layer, the variances that LeCun's, Xavier's and Kaiming's initializations aim at."""
-    layers = [name.removeprefix("weight_var/") for name in seen if name.startswith("weight_var/")]
-    return {layer: [seen.get(f"weight_var_{rule}/{layer}") for rule in TARGETS] for layer in layers}
+    """By layer, the variances that the initializations aim at."""
+    names = [name.removeprefix("weight_var/") for name in seen if name.startswith("weight_var/")]
+    return {layer: [seen.get(target + layer) for target in TARGETS.values()] for layer in names}
 
 
 def _add_grids(runs: Sequence[Run], entries: dict[str, dict[str, Any]], pack: Pack) -> list[Damaged]:
@@ -208,13 +242,6 @@ def _add_grids(runs: Sequence[Run], entries: dict[str, dict[str, Any]], pack: Pa
     for run, some in zip(chosen, shrunk, strict=True):
         entries[run.name]["grids"] = [[grid.iteration, *pack.image(grid.webp)] for grid in some]
     return [Damaged("samples", reason) for reason in unread]
-
-
-def _key(runs: Sequence[Run], key: str) -> list[Any]:
-    """`[key, its distinct values, each run's among them]`; of a key that never differs, no third part."""
-    of_runs = [values(run, [key])[0] for run in runs]
-    distinct = list(dict.fromkeys(of_runs))
-    return [key, distinct] if len(distinct) == 1 else [key, distinct, [distinct.index(v) for v in of_runs]]
 
 
 def _html(plotly: str, data: str) -> str:

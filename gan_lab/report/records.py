@@ -4,6 +4,8 @@ import functools
 import glob
 import json
 import mmap
+import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +17,14 @@ from numpy.typing import NDArray
 from gan_lab.errors import UserError
 
 HEAD = 128 * 1024  # bytes that are looked through for names
-RARE = (b'"slope/', b'"metric/', b'"grad_bound/')  # a name of each kind of row that may come later
+RARE = (b'"slope/', b'"grad_bound/')  # a name of each kind of row that may come later
+METRIC = re.compile(rb'"(metric/[^"\\]*)"')  # each protocol has rows of its own, looked through to the end
 LONGEST_LINE = 2**19  # bytes; a longer one is damage
 MOST_VALUES = 40_000_000  # held at once, 160 MB; more columns are read in another pass
+
+
+class Unreadable(UserError):
+    """One run's metrics.jsonl cannot be read: the others' may."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,8 @@ class Record:
 def glimpse(path: Path) -> dict[str, float | None]:
     """The metrics' names in a metrics.jsonl, in their order, each with the first number seen under it.
 
-    They are looked for in the beginning, at the end, and where the rare ones come first; without a file there
-    are none. Raises UserError where it cannot be read.
+    They are looked for in the beginning, at the end, and where the rare ones come first, those of metrics
+    everywhere; without a file there are none. Raises Unreadable where it cannot be read.
     """
     found: dict[str, float | None] = {}
     try:
@@ -63,10 +70,24 @@ def _some_lines(view: mmap.mmap) -> Iterator[bytes]:
     yield from view[:HEAD].splitlines()
     for name in RARE:
         if (place := view.find(name)) >= HEAD:
-            start = view.rfind(b"\n", 0, place) + 1
-            end = view.find(b"\n", place)
-            yield view[start : end if 0 <= end < start + LONGEST_LINE else start]
+            yield _line_at(view, place)
+    seen: set[bytes] = set()
+    place = HEAD
+    while (place := view.find(b'"metric/', place)) >= 0:
+        line = _line_at(view, place)
+        if not seen.issuperset(names := METRIC.findall(line)):
+            seen.update(names)
+            yield line
+        if (place := view.find(b"\n", place)) < 0:
+            break
     yield from view[max(HEAD, len(view) - HEAD) :].splitlines()
+
+
+def _line_at(view: mmap.mmap, place: int) -> bytes:
+    """The line around this place, empty where it is too long."""
+    start = view.rfind(b"\n", 0, place) + 1
+    end = view.find(b"\n", place, start + LONGEST_LINE)
+    return view[start:end] if end >= 0 else b""
 
 
 def _row(line: bytes) -> dict[str, Any]:
@@ -93,7 +114,7 @@ def last_row(path: Path, holding: bytes = b"") -> dict[str, Any]:
 
 
 def read(path: Path, wanted: Sequence[str]) -> Record:
-    """The columns `wanted`, which `glimpse` saw; raises UserError where the file cannot be read at all."""
+    """The columns `wanted`, which `glimpse` saw; raises Unreadable, and UserError without duckdb."""
     columns: dict[str, NDArray[np.floating]] = {}
     iteration, damaged = np.empty(0, np.int64), 0
     try:
@@ -121,8 +142,8 @@ def read(path: Path, wanted: Sequence[str]) -> Record:
     return Record(iteration, {name: columns[name] for name in wanted}, damaged)
 
 
-def _unreadable(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path} cannot be read ({error.strerror or error}): see to that")
+def _unreadable(path: Path, error: OSError) -> Unreadable:
+    return Unreadable(f"{path} cannot be read ({error.strerror or error}): see to that")
 
 
 def _estimate_rows(head: bytes, size: int) -> int:
@@ -154,8 +175,9 @@ def _query(path: Path, some: Sequence[str]) -> dict[str, Any]:
     connection = _connection()
     import duckdb
 
+    name = os.fsencode(path.absolute()).decode("utf-8", "surrogateescape")  # whatever the locale makes of it
     try:
-        table = connection.execute(query, [glob.escape(str(path.absolute()))]).fetchnumpy()
+        table = connection.execute(query, [glob.escape(name)]).fetchnumpy()
     except duckdb.Error as error:
         raise OSError(0, str(error).splitlines()[0]) from error
     return dict(zip(types, table.values(), strict=True))
@@ -167,5 +189,7 @@ def _connection() -> Any:
     try:
         import duckdb  # slow to start, and an optional part
     except ImportError as error:
-        raise UserError("reading metrics.jsonl needs duckdb: pip install 'gan-lab[report]'") from error
+        raise UserError(
+            f"reading metrics.jsonl needs duckdb ({error}): pip install -e '.[report]' in gan-lab's folder"
+        ) from error
     return duckdb.connect(config={"autoinstall_known_extensions": False, "memory_limit": "1GB"})

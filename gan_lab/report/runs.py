@@ -1,40 +1,51 @@
 """The runs below a folder, as their directories tell: what each was told to do, and how it stands."""
 
+import contextlib
+import dataclasses
 import difflib
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from gan_lab.config import NOT_IDENTITY
+from gan_lab.config import identity
 from gan_lab.errors import UserError
+from gan_lab.report.records import last_row
 from gan_lab.runs.directory import DIVERGED, FINISHED, RunDirectory
 
 UNKNOWN = "unknown"  # the state of a run whose status cannot be read
-AXES = ("dataset", "arch", "norm", "init", "loss", "penalty", "optimizer", "metrics")  # as labels name them
+AXES = ("dataset", "arch", "norm", "init", "loss", "penalty", "optimizer")  # as labels name them
+AXIS_KEYS = tuple(f"{axis}.name" for axis in AXES)
 MARKS = ("config.yaml", "status.json", "metrics.jsonl")  # a folder with any of them is a run's
-SET_ASIDE = re.compile(r"\.kept\d+$")
+SET_ASIDE = re.compile(r"\.kept\d+")  # also where a copy of it got another name
+OWN_NAME = re.compile(r"seed\d+-[0-9a-f]{8}")  # of a run's directory
+MOST_NAMED = 5  # copies in a line
 MOST_ENTRIES, MOST_DEPTH = 5_000, 30  # of a config that is believed
-
-# No setting in the sense of a comparison: the seed is what is averaged over, the rest changes no result.
-NO_SETTING = ("seed", *(key for key in NOT_IDENTITY if key != "train.iterations"))
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: `name` is its path below the folder searched, `config` maps dotted keys to plain values."""
+    """One run: `name` is its path below the folder searched, `config` maps dotted keys to plain values.
+
+    `identity` is the part of the config that decides what the run computes, `copies` are the names of other
+    directories with the same.
+    """
 
     name: str
     directory: RunDirectory
     config: dict[str, Any]
+    identity: dict[str, Any]
     state: str
     iteration: int
     reason: str
+    copies: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -64,7 +75,8 @@ class Damaged:
 def find(root: Path) -> tuple[list[Run], list[Damaged]]:
     """The runs below `root` in the order of their names, and what is damaged; raises UserError without any.
 
-    Runs that `fresh=true` set aside are left out.
+    Runs that `fresh=true` set aside are left out. Of directories that hold the same run there is one, the one
+    that is furthest, or else newest: a directory is a function of what is computed, so the others are copies.
     """
     if not root.is_dir():
         raise UserError(f"{root} is no folder: give the one that paths.outputs names")
@@ -74,18 +86,64 @@ def find(root: Path) -> tuple[list[Run], list[Damaged]]:
         name = plain(str(folder.relative_to(root)) if folder != root else folder.name)
         directory = RunDirectory(folder)
         try:
-            config = flatten(directory.read_config())
+            stored = directory.read_config()
+            config, decides = flatten(stored), flatten(_identity(stored))
         except (UserError, ValueError) as error:
             damaged.append(Damaged(name, plain(str(error))))
             continue
         status = directory.read_status()
-        if not status:
-            damaged.append(Damaged(name, "status.json is missing or cannot be read: its state is unknown"))
         state, reason = status.get("state", UNKNOWN), plain(str(status.get("reason", "")))
-        runs.append(Run(name, directory, config, state, status.get("iteration", 0), reason))
+        runs.append(Run(name, directory, config, decides, state, status.get("iteration", 0), reason))
     if not runs and not damaged:
         raise UserError(f"{root} holds no run: give the folder that paths.outputs names")
-    return sorted(runs, key=lambda run: natural(run.name)), damaged
+    runs = sorted(_without_copies(runs), key=lambda run: natural(run.name))
+    unknown = "status.json is missing or cannot be read: its state is unknown"
+    return runs, [*damaged, *(Damaged(run.name, unknown) for run in runs if run.state == UNKNOWN)]
+
+
+def _without_copies(runs: Sequence[Run]) -> list[Run]:
+    same: dict[str, list[Run]] = {}
+    for run in runs:
+        known = "seed" in run.identity  # else it is no config that tells runs apart
+        same.setdefault(json.dumps(run.identity, sort_keys=True) if known else run.name, []).append(run)
+    kept = []
+    for some in same.values():
+        first, *others = sorted(some, key=_how_far, reverse=True) if len(some) > 1 else some
+        kept.append(dataclasses.replace(first, copies=tuple(run.name for run in others)))
+    return kept
+
+
+def _how_far(run: Run) -> tuple[int, str, bool, int, int]:
+    """What orders copies of a run: iterations, the time of the status, and whose place is a run's own."""
+    last = last_row(run.directory.metrics).get("iteration")
+    written = str(run.directory.read_status().get("time", ""))
+    with contextlib.suppress(ValueError):
+        written = datetime.fromisoformat(written).astimezone(UTC).isoformat()
+    folder = run.directory.root
+    is_own_name = OWN_NAME.fullmatch(folder.name) is not None
+    iteration = max(run.iteration, last if isinstance(last, int) else 0)
+    return iteration, written, is_own_name, -len(folder.parts), -len(run.name)
+
+
+def passed_over(runs: Iterable[Run]) -> str:
+    """A line that names the copies of these runs, empty where there are none."""
+    copies = {copy: run.name for run in runs for copy in run.copies}
+    named = [f"{copy} (of {run})" for copy, run in list(copies.items())[:MOST_NAMED]]
+    named += [f"{len(copies) - MOST_NAMED} more"] if len(copies) > MOST_NAMED else []
+    return f"Passed over as copies, which are no further seeds: {', '.join(named)}." if copies else ""
+
+
+def _identity(config: dict[str, Any]) -> dict[str, Any]:
+    try:
+        kept = identity(config)
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        UserError,
+    ):  # of another version, it can be wrong in any way
+        kept = config
+    return {key: part for key, part in kept.items() if key != "metrics"}  # they measure, and do not train
 
 
 def _folders(root: Path) -> Iterator[Path]:
@@ -131,6 +189,19 @@ def natural(text: str) -> list[tuple[int, float, str]]:
     """A sort key by which seed2 comes before seed10."""
     pieces = re.findall(r"\d+(?:\.\d+)?|\D+", text)
     return [(0, float(piece), "") if piece[0].isdigit() else (1, 0.0, piece) for piece in pieces]
+
+
+def is_number(text: str) -> bool:
+    """Whether a value of a config, as text, is a finite number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def in_order(value: str) -> tuple[bool, float, list[tuple[int, float, str]]]:
+    """A sort key for values of a config: numbers by their size, then the rest in natural order."""
+    return (False, float(value), []) if is_number(value) else (True, 0.0, natural(value))
 
 
 def find_key(runs: Sequence[Run], typed: str) -> str:
@@ -190,7 +261,8 @@ def differing(runs: Sequence[Run]) -> list[str]:
 
 def setting_keys(runs: Sequence[Run]) -> list[str]:
     """The differing keys that may change what a run computes, the seed aside; axes before their details."""
-    return sorted((key for key in differing(runs) if not _is_under(key, NO_SETTING)), key=_rank)
+    decide = {"train.iterations"}.union(*(run.identity for run in runs)) - {"seed"}
+    return sorted((key for key in differing(runs) if key in decide), key=_rank)
 
 
 def settings(runs: Sequence[Run], keys: Sequence[str] | None = None) -> list[str]:
@@ -205,34 +277,37 @@ def settings(runs: Sequence[Run], keys: Sequence[str] | None = None) -> list[str
 
 
 def _rank(key: str) -> tuple[bool, int, int]:
-    axis = next((place for place, axis in enumerate(AXES) if key == f"{axis}.name"), len(AXES))
+    axis = AXIS_KEYS.index(key) if key in AXIS_KEYS else len(AXES)
     return "_target_" in key, axis, key.count(".")
 
 
-def _is_under(key: str, parents: Iterable[str]) -> bool:
-    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+def value(run: Run, key: str) -> str:
+    """The run's value at a key as text, – where it has none."""
+    return text(run.config[key]) if key in run.config else "–"
 
 
 def values(run: Run, keys: Iterable[str]) -> tuple[str, ...]:
-    """The run's values at some keys, as text, – where it has none."""
-    return tuple(text(run.config[key]) if key in run.config else "–" for key in keys)
+    """The run's values at some keys."""
+    return tuple(value(run, key) for key in keys)
+
+
+def key_name(key: str) -> str:
+    """A key as people say it: `norm` for norm.name."""
+    return key.removesuffix(".name") if key in AXIS_KEYS else key
 
 
 def label(run: Run, keys: Sequence[str]) -> str:
     """What tells this run's setting from the others': `bssn · scale=1.2`."""
-    named = zip(keys, values(run, keys), strict=True)
     short = [
-        value if key in {f"{axis}.name" for axis in AXES} else f"{key.rpartition('.')[2]}={value}"
-        for key, value in named
+        value(run, key) if key in AXIS_KEYS else f"{key.rpartition('.')[2]}={value(run, key)}" for key in keys
     ]
     return " · ".join(short) or "all runs"
 
 
 def protocol(run: Run) -> dict[str, Any]:
-    """What metrics must have in common to be compared: the real images, and how they are judged."""
-    irrelevant = ("metrics.batch_size", "metrics.weights", "metrics.name", "dataset.prepare")
+    """What metrics of one name must have in common to be compared: the real images."""
     return {
         key: value
-        for key, value in run.config.items()
-        if _is_under(key, ("dataset", "metrics")) and not _is_under(key, irrelevant)
+        for key, value in run.identity.items()
+        if key.startswith("dataset.") and not key.startswith("dataset.prepare.")
     }

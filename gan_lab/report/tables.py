@@ -8,8 +8,8 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from gan_lab.report.comparison import FINAL, Cell, Group, Table, is_better_low, title
-from gan_lab.report.runs import plain
+from gan_lab.report.comparison import FINAL, Cell, Group, Table, arrowed, is_better_low, title
+from gan_lab.report.runs import passed_over, plain
 from gan_lab.report.statistics import ALPHA, Mean
 
 BOLD, NORMAL = "\x1b[1m", "\x1b[0m"
@@ -46,7 +46,17 @@ def duration(hours: float) -> str:
 
 def heading(column: tuple[str, str]) -> str:
     metric, which = column
-    return f"{title(metric)} {which} {'↓' if is_better_low(metric) else '↑'}"
+    words, _, arrow = arrowed(metric).rpartition(" ")
+    return f"{words} {which} {arrow}"
+
+
+def verdict(p: float | None) -> str:
+    """What Welch's test against a better group says."""
+    if p is None:
+        return "no test"
+    if p >= ALPHA:
+        return f"≈ p = {p:.2f}"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def cells(table: Table) -> tuple[list[str], list[list[str]]]:
@@ -90,15 +100,17 @@ def _column(table: Table, column: tuple[str, str]) -> list[Cell]:
     return [group.cells[column] for group in table.groups if column in group.cells]
 
 
-def warnings(tables: Iterable[Table]) -> list[str]:
-    """Which groups hold more than the seeds of one setting."""
-    return [
+def warnings(tables: Sequence[Table]) -> list[str]:
+    """Which groups hold more than the seeds of one setting, and which copies were passed over."""
+    copies = passed_over(run for table in tables for group in table.groups for run in group.runs)
+    mixed = [
         f"{plain(group.label)} mixes runs that differ in {', '.join(group.mixes)}: its spread is not that of "
         "seeds alone."
         for table in tables
         for group in table.groups
         if group.mixes
     ]
+    return [*mixed, copies] if copies else mixed
 
 
 def as_text(tables: Sequence[Table], bold: bool) -> str:
@@ -110,8 +122,7 @@ def as_text(tables: Sequence[Table], bold: bool) -> str:
         lines += ["", *([plain(table.title)] if table.title else []), _line(head, widths, bold=False)]
         lines.append("  ".join("─" * width for width in widths))
         lines += [_line(row, widths, bold) for row in body]
-    wrapped = (textwrap.fill(line, WIDTH) for line in (note(), *warnings(tables)))
-    return "\n".join([*lines, "", *wrapped])
+    return "\n".join([*lines, "", textwrap.fill(note(), WIDTH), *warnings(tables)])
 
 
 def _line(row: Sequence[str], widths: Sequence[int], bold: bool) -> str:

@@ -1,24 +1,17 @@
 """The page's sections as a W&B report, for runs that W&B has (`wandb sync` uploads offline ones)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from gan_lab.errors import UserError
 from gan_lab.report import records
-from gan_lab.report.comparison import Table, is_better_low, metrics, title
+from gan_lab.report.comparison import Table, is_better_low, metrics
 from gan_lab.report.runs import Run, settings
+from gan_lab.report.sections import SCALE, TARGETS, Chart, Section, layers, sections
+from gan_lab.report.swept import swept
 from gan_lab.report.tables import as_markdown
 
 WIDTH = 24  # columns of W&B's grid of panels
-TRAINING = {
-    "loss/d": "Discriminator's loss",
-    "loss/g": "Generator's loss",
-    "grad_norm/d": "Gradient norm of the discriminator",
-    "grad_norm/g": "Gradient norm of the generator",
-    "slope/real_mean": "Slopes at real images",
-    "slope/fake_mean": "Slopes at generated images",
-}
-TARGETS = ("weight_var_lecun", "weight_var_xavier", "weight_var_kaiming")
 
 
 def build(
@@ -32,22 +25,30 @@ def build(
     try:
         import wandb_workspaces.reports.v2 as wr
     except ImportError as error:
-        raise UserError("a W&B report needs wandb-workspaces: pip install 'gan-lab[wandb-report]'") from error
+        raise UserError(
+            "a W&B report needs wandb-workspaces: pip install -e '.[wandb-report]' in gan-lab's folder"
+        ) from error
     keys = settings(runs) if by is None else by
     names = list(dict.fromkeys(name for run in runs for name in records.glimpse(run.directory.metrics)))
     chosen = "Metric('Name') in " + repr(["/".join(run.directory.root.parts[-4:]) for run in runs])
 
-    def over_iterations(metric: str, heading: str, log: bool = False, also: Iterable[str] = ()) -> Any:
+    def over_iterations(chart: Chart, layer: str = "") -> Any:
+        beside = [chart.bound] if chart.bound else []
+        beside += TARGETS.values() if chart.targets else []
         return wr.LinePlot(
-            title=heading,
+            title=f"{layer}: {chart.title}" if layer else chart.title,
             x="Step",
             title_x="iteration",
-            y=[metric, *also],
-            log_y=log,
+            y=[prefix + layer for prefix in (chart.metric, *beside)],
+            log_y=bool(chart.log),
             aggregate=True,
             groupby_aggfunc="mean",
-            groupby_rangefunc="stderr" if metric.startswith("metric/") else "minmax",
+            groupby_rangefunc="stderr" if chart.error else "minmax",
         )
+
+    def against(chart: Chart) -> Any:
+        last = f"{chart.metric}.last" if is_better_low(chart.metric) else chart.metric
+        return wr.ScatterPlot(title=chart.title, x=wr.Config(over[0]), y=wr.SummaryMetric(last))
 
     def grid(panels: Sequence[Any], columns: int) -> Any:
         width = WIDTH // columns
@@ -59,57 +60,27 @@ def build(
         )
         return wr.PanelGrid(runsets=[runset], panels=list(panels))
 
-    judged = [(name, f"{title(name)} {'↓' if is_better_low(name) else '↑'}") for name in metrics(names)]
-    layers = [name.removeprefix("weight_var/") for name in names if name.startswith("weight_var/")]
-    sections: dict[str, tuple[list[Any], int]] = {
-        "FID and IS over training": ([over_iterations(name, words) for name, words in judged], 2)
-    }
-    if "norm.scale" in keys:
-        sections["Metric against scale"] = (
-            [
-                wr.ScatterPlot(
-                    title=f"{words} against the scale",
-                    x=wr.Config("norm.scale"),
-                    y=wr.SummaryMetric(f"{name}.last" if is_better_low(name) else name),
-                )
-                for name, words in judged
-            ],
-            2,
-        )
-    sections["Samples"] = ([wr.MediaBrowser(title="Samples", media_keys=["samples"], num_columns=4)], 1)
-    sections["Losses, slopes and gradients"] = (
-        [
-            over_iterations(name, words, log=not name.startswith("loss"))
-            for name, words in TRAINING.items()
-            if name in names
-        ],
-        2,
-    )
-    sections["Layer by layer"] = (
-        [
-            panel
-            for layer in layers
-            for panel in (
-                over_iterations(
-                    f"grad_norm/d/{layer}", f"{layer}: gradient", True, [f"grad_bound/d/{layer}"]
-                ),
-                over_iterations(f"sigma/{layer}", f"{layer}: sigma"),
-                over_iterations(
-                    f"weight_var/{layer}",
-                    f"{layer}: weight variance",
-                    True,
-                    [f"{target}/{layer}" for target in TARGETS],
-                ),
-            )
-        ],
-        3,
-    )
-    sections["What differs"] = ([wr.RunComparer(diff_only="split")], 1)
+    def content(section: Section) -> Any:
+        match section.id:
+            case "table":
+                return wr.MarkdownBlock(as_markdown(tables))
+            case "scale":
+                return grid([against(chart) for chart in section.charts], 2)
+            case "samples":
+                media = wr.MediaBrowser(title=section.title, media_keys=["samples"], num_columns=4)
+                return grid([media], 1)
+            case "layers":
+                by_layer = [(chart, layer) for layer in layers(names) for chart in section.charts]
+                there = [(chart, layer) for chart, layer in by_layer if chart.metric + layer in names]
+                return grid([over_iterations(chart, layer) for chart, layer in there], 3)
+            case "config":
+                return grid([wr.RunComparer(diff_only="split")], 1)
+        return grid([over_iterations(chart) for chart in section.charts], 2)
 
-    blocks: list[Any] = [wr.H2("Summary"), wr.MarkdownBlock(as_markdown(tables))]
-    for heading, (panels, columns) in sections.items():
-        if panels:
-            blocks += [wr.H2(heading), grid(panels, columns)]
+    over = sorted(swept(runs), key=lambda key: key != SCALE)
+    blocks: list[Any] = []
+    for section in sections(metrics(names), names, over):
+        blocks += [wr.H2(section.title), content(section)]
     return wr.Report(project=project, entity=entity, title="Runs side by side", blocks=blocks, width="fluid")
 
 

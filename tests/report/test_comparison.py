@@ -1,6 +1,7 @@
 """Groups, means and verdicts of runs whose scores are known."""
 
 import json
+import shutil
 from pathlib import Path
 from statistics import fmean
 
@@ -19,7 +20,8 @@ from gan_lab.report.comparison import (
     read_scores,
     title,
 )
-from gan_lab.report.runs import find
+from gan_lab.report.runs import find, where
+from gan_lab.report.tables import as_markdown, as_text
 from gan_lab.tracking.jsonl import read as read_rows
 
 FID, IS = "metric/fid", "metric/is_mean"
@@ -117,25 +119,78 @@ def test_metrics_of_different_names_are_different_columns(tmp_path: Path) -> Non
     assert all(cell.mean.n == 1 for cell in table.groups[0].cells.values())
 
 
-def test_metrics_of_other_data_or_protocols_are_other_tables(tmp_path: Path) -> None:
+def test_metrics_of_other_data_are_other_tables(tmp_path: Path) -> None:
     make_run(tmp_path, "sn", rows=2, grids=0)
     make_run(tmp_path, "bssn", rows=2, grids=0)
-    make_run(tmp_path, "sn", rows=2, grids=0, metrics__num_generated=100)
     make_run(tmp_path, "sn", rows=2, grids=0, dataset__name="stl10")
     runs, _ = find(tmp_path)
     some = compare(runs, read_scores(runs)[0], None)
-    assert sorted(len(table.groups) for table in some) == [1, 1, 2]
-    assert len({table.title for table in some}) == 3
+    assert sorted(len(table.groups) for table in some) == [1, 2]
+    assert {table.title for table in some} == {"cifar10", "stl10"}
     for table in some:  # nothing is the best of one
         bests = [cell.is_best for group in table.groups for cell in group.cells.values()]
         assert any(bests) == (len(table.groups) == 2)
 
 
-def test_how_fast_metrics_are_computed_makes_no_other_table(tmp_path: Path) -> None:
-    make_run(tmp_path, "sn", rows=2, grids=0)
-    make_run(tmp_path, "bssn", rows=2, grids=0, metrics__batch_size=7)
+def test_what_is_measured_and_how_is_no_setting(tmp_path: Path) -> None:
+    """The metrics' names say it."""
+    make_run(tmp_path, "sn", 0, rows=2, grids=0)
+    make_run(
+        tmp_path, "sn", 1, rows=2, grids=0, metrics={"usual": {"num_real": None}, "sooner": {"num_real": 9}}
+    )
+    make_run(tmp_path, "sn", 2, rows=2, grids=0, metrics={}, dataset__raw="/another/place")
     runs, _ = find(tmp_path)
-    assert len(compare(runs, {}, None)) == 1
+    (table,) = compare(runs, read_scores(runs)[0], None)
+    assert [(group.label, group.seeds, group.mixes) for group in table.groups] == [("all runs", 3, [])]
+
+
+def rename(folder: Path, **names: str) -> None:
+    file = folder / "metrics.jsonl"
+    text = file.read_text()
+    for old, new in names.items():
+        text = text.replace(f'"metric/{old}"', f'"metric/{new}"')
+    file.write_text(text)
+
+
+def test_what_most_runs_have_most_often_comes_first(tmp_path: Path) -> None:
+    """Whatever the protocols are called; FID stands before IS all the same."""
+    folders = [make_run(tmp_path, "sn", seed, rows=40, grids=0, evaluations=4) for seed in range(3)]
+    rename(folders[0], fid="fid_10k_5k")
+    rename(folders[1], fid="fid_10k_5k", is_mean="is_10k_mean")
+    more = make_run(tmp_path, "sn", 3, rows=40, grids=0, evaluations=20)
+    rename(more, is_mean="is_digits_300_mean")
+    rename(folders[2], is_mean="is_digits_300_mean")
+    runs, _ = find(tmp_path)
+    (table,) = compare(runs, read_scores(runs)[0], None)
+    finals = [metric for metric, which in table.columns if which == FINAL]
+    assert finals == [
+        "metric/fid",
+        "metric/fid_10k_5k",
+        "metric/is_digits_300_mean",
+        IS,
+        "metric/is_10k_mean",
+    ]
+
+
+def test_values_are_in_the_order_of_their_size(tmp_path: Path) -> None:
+    for rate in (1e-3, 1e-5, 2e-4, 10.0):
+        make_run(tmp_path, "sn", rows=2, grids=0, optimizer__d_lr=rate)
+    runs, _ = find(tmp_path)
+    (table,) = compare(runs, {}, None)
+    assert [group.label for group in table.groups] == [
+        f"d_lr={rate}" for rate in ("1e-05", "0.0002", "0.001", "10")
+    ]
+
+
+def test_without_the_better_groups_the_next_is_tested_against(sweep: Path) -> None:
+    fids = {"none": [31.0, 29.0, 28.5], "sn": [21.0, 19.0, 23.0], "bssn": [20.0, 22.0, 18.5]}
+    (whole,) = tables(sweep, fids)
+    cells = column(whole)
+    assert [len(cells[norm].against) for norm in ("bssn", "sn", "none")] == [0, 1, 2]
+    runs = where(find(sweep)[0], ["norm=sn,none"])
+    known = {run.name: {FID: fids[run.config["norm.name"]][run.config["seed"]]} for run in runs}
+    (part,) = compare(runs, {name: Scores(score, score, None) for name, score in known.items()}, None)
+    assert cells["none"].against[1] == column(part)["none"].p
 
 
 def test_a_chosen_grouping_that_mixes_settings_says_so(sweep: Path) -> None:
@@ -155,10 +210,24 @@ def test_names_of_metrics() -> None:
         "metric/is_digits_std",
         "metric/fid_mine_fast",
         "metric/kid_mean",
+        "metric/fidelity",
+        "metric/precision",
     ]
     assert metrics(names) == ["metric/fid_mine_fast", "metric/is_digits_mean"]
     assert [title(name) for name in metrics(names)] == ["FID mine fast", "IS digits"]
     assert [is_better_low(name) for name in metrics(names)] == [True, False]
+
+
+def test_copies_change_no_figure_and_are_named(sweep: Path) -> None:
+    fids = {"none": [90.0, 91.0, 92.0], "sn": [21.0, 19.0, 23.0], "bssn": [20.0, 22.0, 18.5]}
+    before = [column(table) for table in tables(sweep, fids)]
+    shutil.copytree(sweep / "cifar10", sweep / "backup" / "cifar10")
+    after = tables(sweep, fids)
+    assert [column(table) for table in after] == before
+    (line,) = [line for line in as_text(after, bold=False).splitlines() if "backup/" in line]
+    assert "Passed over as copies" in line
+    assert line.endswith("4 more.")
+    assert line in as_markdown(after).replace("\\_", "_").splitlines()
 
 
 def test_a_record_that_cannot_be_read_is_named(sweep: Path) -> None:

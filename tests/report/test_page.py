@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,11 @@ from synthetic_runs import make_run, make_sweep
 
 from gan_lab.errors import UserError
 from gan_lab.report import page, write_page
+from gan_lab.report.comparison import compare, read_scores
 from gan_lab.report.packing import packed
+from gan_lab.report.runs import differing, find, settings
+from gan_lab.report.sections import LAYERS, TRAINING, sections
+from gan_lab.report.tables import cells
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -91,13 +96,56 @@ def test_the_facts_are_those_of_the_runs(html: str, sweep: Path) -> None:
     assert [run["name"] for run in facts["runs"]] == sorted(
         str(path.parent.relative_to(sweep)) for path in sweep.glob("*/*/*/*/config.yaml")
     )
-    differing = facts["differing"]
-    assert {"seed", "norm.name", "norm.scale"} <= set(differing)
-    values = {key: (distinct, *indices) for key, distinct, *indices in facts["keys"]}
-    assert all((len(values[key]) == 2) == (key in differing) for key in values)
+    keys = {key.pop("key"): key for key in facts["keys"]}
+    assert {key for key in keys if len(keys[key]["values"]) > 1} == set(differing(find(sweep)[0]))
+    assert {key for key in keys if keys[key]["differs"]} == {*differing(find(sweep)[0]), "state"}
+    norms = [keys["norm.name"]["values"][index] for index in keys["norm.name"]["indices"]]
+    assert norms == ["bssn", "bssn", "none", "none"]
     targets = facts["runs"][0]["targets"]["conv1"]
     assert targets == pytest.approx([1 / 1024, 2 / 2048, 2 / 1024])
     assert all(len(run["grids"]) == 2 for run in facts["runs"])
+
+
+def test_copies_are_named_and_left_out(sweep: Path, html: str, tmp_path: Path) -> None:
+    root = tmp_path / "outputs"
+    shutil.copytree(sweep, root)
+    shutil.copytree(sweep, root / "backup")
+    before, page = facts_of(html), write_page(root, tmp_path / "page.html")
+    facts = facts_of(page.read_text(encoding="utf-8"))
+    assert facts["partitions"] == before["partitions"]
+    assert all(f"backup/{run['name']} (of {run['name']})" in facts["copies"] for run in before["runs"])
+    assert before["copies"] == ""
+
+
+def test_every_grouping_has_the_tables_of_the_terminal(html: str, sweep: Path) -> None:
+    facts = facts_of(html)
+    runs, _ = find(sweep)
+    found, _ = read_scores(runs)
+    for by, given in [(settings(runs), facts["default"]), *(([key["key"]], key) for key in facts["keys"])]:
+        if by == ["state"]:
+            assert given["labels"] == ["state=finished"]
+            continue
+        (table,), (shown,) = compare(runs, found, by), facts["partitions"][given["partition"]]["tables"]
+        head, body = cells(table)
+        assert shown["head"] == head
+        plainly = [[cell[0] if isinstance(cell, list) else cell for cell in row[3]] for row in shown["rows"]]
+        assert [given["labels"][row[0]] for row in shown["rows"]] == [row[0] for row in body]
+        assert plainly == [[cell.rstrip(" *≈°") for cell in row[1:]] for row in body]
+
+
+def test_what_python_says_the_scripts_do_not() -> None:
+    """Titles, words and names of metrics come with the data; a second copy could differ from the first."""
+    assets = resources.files("gan_lab.report") / "assets"
+    script = "".join((assets / f"{name}.js").read_text(encoding="utf-8") for name in page.SCRIPTS)
+    assert sorted(path.name for path in assets.iterdir() if path.name.endswith(".js")) == sorted(
+        f"{name}.js" for name in page.SCRIPTS
+    )
+    every = sections(["metric/fid"], ["loss/d", "sigma/conv0"], ["norm.scale"], damaged=True)
+    said = {text for section in every for text in (section.title, section.words)}
+    said |= {text for chart in (*TRAINING, *LAYERS) for text in (chart.title, chart.metric)}
+    assert len(said) > 40
+    assert [text for text in said if f'"{text}"' in script or f"`{text}`" in script] == []
+    assert re.findall(r"metric/|norm\.|optimizer|↓|Welch|\bfinished|\bdiverged", script) == []
 
 
 def test_what_a_run_holds_is_never_markup(sweep: Path, tmp_path: Path) -> None:
@@ -112,8 +160,8 @@ def test_what_a_run_holds_is_never_markup(sweep: Path, tmp_path: Path) -> None:
     assert "alert(" not in html
     assert len(Tags(html).scripts) == 3
     facts = facts_of(html)
-    failed = next(run for run in facts["runs"] if run["state"] == "failed")
-    assert failed["reason"] == EVIL
+    failed = next(run for run in facts["runs"] if run["badge"] == "failed")
+    assert failed["title"] == f"{failed['name']}: {EVIL}"
     assert f"sigma/{EVIL}" in failed["series"]
     assert [name for name, _ in facts["damaged"]] == ["<img src=x onerror=alert(3)>"]
 
@@ -156,7 +204,7 @@ def test_without_plotly_it_says_what_to_install(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
-    with pytest.raises(UserError, match=r"gan-lab\[report\]"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[report\]'"):
         write_page(sweep, tmp_path / "page.html")
 
 

@@ -13,7 +13,9 @@ import scipy.stats
 from synthetic_runs import LAYERS, make_run, make_sweep
 
 from gan_lab.report import records, write_page
-from gan_lab.report.runs import find
+from gan_lab.report.comparison import compare, read_scores
+from gan_lab.report.runs import find, settings
+from gan_lab.report.tables import heading, number, verdict
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -89,8 +91,8 @@ wide = pytest.mark.parametrize("page", [WIDE], ids=["1280"], indirect=True)
 
 def scroll_through(page: "sync_api.Page") -> None:
     """Every chart comes near the screen once."""
-    for number in range(page.locator(".card").count()):
-        card = page.locator(".card").nth(number)
+    for place in range(page.locator(".card").count()):
+        card = page.locator(".card").nth(place)
         if card.is_visible():
             card.scroll_into_view_if_needed()
             card.locator(".main-svg").first.wait_for()
@@ -164,25 +166,44 @@ def test_the_table_is_what_scipy_says(page: "sync_api.Page", sweep: Path) -> Non
 
 
 @wide
-def test_statistics_in_the_page_against_scipy(page: "sync_api.Page") -> None:
-    rng = np.random.default_rng(0)
-    pairs = [
-        (rng.normal(0, 1, n).tolist(), rng.normal(shift, spread, m).tolist())
-        for n, m, shift, spread in [
-            (2, 2, 0, 1),
-            (3, 5, 1, 2),
-            (5, 5, 3, 0.5),
-            (30, 4, 0.2, 9),
-            (2, 50, 8, 1e-3),
+def test_a_filter_leaves_what_a_table_of_these_runs_has(page: "sync_api.Page", sweep: Path) -> None:
+    """The best of what is left is bold, and the others are tested against it."""
+    page.select_option("#filter", "norm.name")
+    page.locator("#filters").get_by_role("button", name="bssn", exact=True).click()
+    runs = [run for run in find(sweep)[0] if run.config["norm.name"] != "bssn"]
+    (expected,) = compare(runs, read_scores(runs)[0], settings(find(sweep)[0]))
+    shown = table(page)
+    assert set(shown) == {group.label for group in expected.groups}
+    head = page.locator("#table th").all_inner_texts()
+    for column in expected.columns:
+        place = head.index(heading(column)) - 1
+        for group in expected.groups:
+            cell = group.cells.get(column)
+            words = [] if cell is None or cell.is_best else [verdict(cell.p)]
+            assert shown[group.label][place].split("\n") == [number(cell.mean) if cell else "–", *words]
+        best = page.locator(f"#table td:nth-child({place + 2}) strong").all_inner_texts()
+        assert best == [
+            number(group.cells[column].mean)
+            for group in expected.groups
+            if column in group.cells and group.cells[column].is_best
         ]
-        for _ in range(8)
-    ]
-    got = page.evaluate("pairs => pairs.map(([a, b]) => compare.welch(a, b))", pairs)
-    expected = [scipy.stats.ttest_ind(a, b, equal_var=False).pvalue for a, b in pairs]
-    np.testing.assert_allclose(got, expected, rtol=1e-9)
-    assert page.evaluate("[compare.welch([1], [2, 3]), compare.welch([1, 1], [2, 2])]") == [None, None]
-    error = page.evaluate("a => compare.mean(a).error", pairs[20][0])
-    assert error == pytest.approx(scipy.stats.sem(pairs[20][0]))
+
+
+@wide
+def test_what_a_filter_leaves_of_a_group_is_not_tested(page: "sync_api.Page", sweep: Path) -> None:
+    page.select_option("#by", "norm.name")
+    page.select_option("#filter", "norm.scale")
+    page.locator("#filters [aria-label='norm.scale'] button", has_text="1.4").click()
+    runs = [run for run in find(sweep)[0] if run.config["norm.scale"] == 1.0]
+    found, _ = read_scores(runs)
+    place = page.locator("#table th").all_inner_texts().index("FID final ↓") - 1
+    for norm in ("ssn", "bssn"):
+        finals = [found[run.name].final["metric/fid"] for run in runs if run.config["norm.name"] == norm]
+        mean, error = (float(part) for part in table(page)[norm][place].split(" ± "))
+        assert mean == pytest.approx(fmean(finals), rel=1e-3)
+        assert error == pytest.approx(scipy.stats.sem(finals), rel=5e-2)
+    assert page.locator("#table td strong").count() == 0
+    assert "bssn: 2 of 4 runs" in page.locator("#table .notice").inner_text()
 
 
 @wide

@@ -31,6 +31,17 @@ def test_columns_are_what_json_reads(tmp_path: Path) -> None:
         np.testing.assert_array_equal(record.columns[name], exact, err_msg=name)
 
 
+def test_every_protocols_metrics_are_seen(tmp_path: Path) -> None:
+    """Also one that was measured once, far from both ends of a long record."""
+    path = tmp_path / "metrics.jsonl"
+    rows = [{"iteration": k, "loss/d": 1.0 / k} for k in range(1, 20_001)]
+    for row in rows[99::100]:
+        row["metric/fid_10k_5k"] = 9.0
+    rows[10_000] |= {"metric/fid": 5.0, "metric/is_mean": 2.0}
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert set(records.glimpse(path)) == {"loss/d", "metric/fid_10k_5k", "metric/fid", "metric/is_mean"}
+
+
 def test_names_that_come_late_are_seen(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     rows = [{"iteration": k, "loss/d": 1.0 / k} for k in range(1, 40_001)]

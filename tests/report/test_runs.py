@@ -1,5 +1,7 @@
 """Run directories found, read and told apart."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,18 @@ import yaml
 from synthetic_runs import make_run, make_sweep
 
 from gan_lab.errors import UserError
-from gan_lab.report.runs import differing, find, find_key, flatten, label, natural, settings, where
+from gan_lab.report.runs import (
+    Run,
+    differing,
+    find,
+    find_key,
+    flatten,
+    label,
+    natural,
+    passed_over,
+    settings,
+    where,
+)
 
 
 @pytest.fixture
@@ -27,6 +40,66 @@ def test_all_runs_are_found_but_those_set_aside(sweep: Path) -> None:
     runs, damaged = find(sweep)
     assert [run.config["norm.name"] for run in runs] == ["bssn", "bssn", "none", "none", "sn"]
     assert damaged == []
+
+
+def copies_of(runs: list[Run]) -> dict[str, tuple[str, ...]]:
+    return {run.name: run.copies for run in runs if run.copies}
+
+
+@pytest.mark.parametrize("place", ["backup/cifar10/dcgan/sn/{name}", "cifar10/dcgan/sn/{name} (copy)", "a"])
+def test_a_copy_is_no_further_run(sweep: Path, place: str) -> None:
+    (original,) = sweep.glob("cifar10/dcgan/sn/seed0*")
+    copy = place.format(name=original.name)
+    shutil.copytree(original, sweep / copy)
+    (original / "nested").mkdir()
+    shutil.copytree(sweep / copy, original / "nested" / original.name)
+    shutil.copytree(sweep / copy, sweep / "kept" / f"{original.name}.kept1-old")
+    (sweep / "link").symlink_to(original)
+    runs, damaged = find(sweep)
+    name = str(original.relative_to(sweep))
+    assert (len(runs), damaged) == (6, [])
+    assert copies_of(runs) == {name: (copy,)}
+    assert passed_over(runs).count("\n") == 0
+    assert f"{copy} (of {name})" in passed_over(runs)
+    shutil.rmtree(sweep / copy)
+    assert passed_over(find(sweep)[0]) == ""
+
+
+def test_what_changes_no_result_makes_no_other_run_of_a_copy(sweep: Path) -> None:
+    """A run that was moved between machines, watched otherwise, or measured otherwise."""
+    make_run(sweep / "elsewhere", "sn", 0, rows=4, grids=0, device="cuda:1", train__log_every=7)
+    make_run(sweep / "measured", "sn", 0, rows=4, grids=0, metrics={"usual": {"num_real": 5}})
+    make_run(sweep / "other", "sn", 0, rows=4, grids=0, optimizer__d_lr=0.5)
+    runs, _ = find(sweep)
+    assert len(runs) == 7
+    assert sorted(map(len, copies_of(runs).values())) == [2]
+
+
+@pytest.mark.parametrize("further", ["status", "record", "time"])
+def test_of_copies_the_furthest_or_else_the_newest_is_taken(sweep: Path, further: str) -> None:
+    (original,) = sweep.glob("cifar10/dcgan/sn/seed0*")
+    copy = sweep / "backup"
+    shutil.copytree(original, copy)
+    status = json.loads((copy / "status.json").read_text())
+    stamps = {original: "2026-01-02T01:00:00+0200", copy: "2026-01-02T00:00:00+0000"}  # an hour later
+    if further == "record":
+        with (copy / "metrics.jsonl").open("a") as file:
+            file.write('{"iteration": 100000, "loss/d": 1.0}\n')
+    else:
+        status["iteration"] += further == "status"
+    for folder in (original, copy):
+        changed = (status if folder == copy else {**status, "iteration": 200}) | {"time": stamps[folder]}
+        (folder / "status.json").write_text(json.dumps(changed))
+    assert copies_of(find(sweep)[0]) == {"backup": (str(original.relative_to(sweep)),)}
+
+
+def test_a_half_copied_run_is_no_damage(sweep: Path) -> None:
+    (original,) = sweep.glob("cifar10/dcgan/sn/seed0*")
+    (sweep / "backup").mkdir()
+    shutil.copy(original / "config.yaml", sweep / "backup")
+    runs, damaged = find(sweep)
+    assert (len(runs), damaged) == (6, [])
+    assert copies_of(runs) == {str(original.relative_to(sweep)): ("backup",)}
 
 
 def test_damage_is_named_and_the_rest_is_there(sweep: Path) -> None:

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from synthetic_runs import make_sweep
+
+from gan_lab.report import records
 
 Main = Callable[[list[str]], int]
 Refused = Callable[[int], str]
@@ -84,6 +87,35 @@ def test_one_sentence_for_what_is_wrong(
     script: Callable[[str], Main], sweep: Path, refused: Refused, options: list[str], word: str
 ) -> None:
     assert word in refused(script("compare")([str(sweep), *options]))
+
+
+@pytest.mark.parametrize(
+    ("missing", "options", "extra"),
+    [
+        ("duckdb", [], "report"),
+        ("duckdb", ["--out", "page.html"], "report"),
+        ("plotly.offline", ["--out", "page.html"], "report"),
+        ("wandb_workspaces.reports.v2", ["--wandb", "project"], "wandb-report"),
+    ],
+)
+def test_a_missing_package_is_said_once_with_the_command_that_installs_it(
+    script: Callable[[str], Main],
+    sweep: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    missing: str,
+    options: list[str],
+    extra: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.setattr("wandb.login", lambda **_: True)
+    monkeypatch.setattr("wandb.Api", lambda: SimpleNamespace(default_entity="somebody"))
+    records._connection.cache_clear()
+    assert script("compare")([str(sweep), *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert missing.partition(".")[0].replace("_", "-") in line
+    assert f"pip install -e '.[{extra}]'" in line
 
 
 def test_no_runs(script: Callable[[str], Main], tmp_path: Path, refused: Refused) -> None:

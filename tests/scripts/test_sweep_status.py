@@ -1,5 +1,6 @@
 """scripts/sweep_status.py: its exit status is what a monitor reads."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,18 @@ def test_the_exit_status(
     make_run(tmp_path, "bssn", rows=4, grids=0, state=state, reason="a full disk" if status else "")
     assert script("sweep_status")([str(tmp_path), "--once"]) == status
     assert ("a full disk" in capsys.readouterr().out) == bool(status)
+
+
+def test_a_copy_needs_nobody_and_is_named(
+    script: Callable[[str], Main], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_run(tmp_path, "sn", rows=4, grids=0)
+    (tmp_path / "half").mkdir()
+    shutil.copy(folder / "config.yaml", tmp_path / "half")
+    assert script("sweep_status")([str(tmp_path)]) == 0
+    *_, totals, copies = capsys.readouterr().out.splitlines()
+    assert totals == "1 finished"
+    assert f"half (of {folder.relative_to(tmp_path)})" in copies
 
 
 def test_no_run_is_said(script: Callable[[str], Main], tmp_path: Path, refused: Callable[[int], str]) -> None:

@@ -81,7 +81,7 @@ function runLine(run, name, more) {
   const x = isWhole ? series.x : series.x.flatMap((place) => [place, place, place]);
   const y = isWhole ? series.mean : series.x.flatMap((_, i) => [series.least[i], series.most[i], series.mean[i]]);
   const thin = { color: run.style.colour, width: 1.2, dash: run.style.dash };
-  return [line(x, y, run.shortName, run.style, { line: thin, opacity: 0.8, ...more })];
+  return [line(x, y, run.short, run.style, { line: thin, opacity: 0.8, ...more })];
 }
 
 /** From a standard error below the mean to one above it. */
@@ -93,28 +93,29 @@ function errorBand({ x, mean: middle, error }) {
 /**
  * The traces of a metric: group by group with a band, or run by run.
  *
- * The band is the standard error, or reaches from the least to the most; `ends` names metrics of their own for these.
+ * The chart's band is the standard error, or reaches from the least to the most, where `ends` may name others for these.
  * On a logarithmic axis, which has no zero, a band ends a little below the lowest line.
  */
-function traces(name, isLog, { isError = false, ends = [name, name], more = {} } = {}) {
+function traces(name, isLog, { error, ends }, more = {}) {
   if (state.show === "runs") return shownRuns().flatMap((run) => runLine(run, name, more));
   const averages = shownGroups()
     .map((group) => ({ group, average: averageOf(group, name) }))
     .filter(({ average }) => average);
   const lowest = isLog ? leastPositive(averages.flatMap(({ average }) => average.mean)) / 3 : -Infinity;
   const bands = averages.flatMap(({ group, average }) => {
-    const [bottom, top] = isError ? Array(2).fill(errorBand(average)) : ends.map((end) => averageOf(group, end));
+    const [least, most] = ends.length ? ends : [name, name];
+    const [bottom, top] = error ? Array(2).fill(errorBand(average)) : [averageOf(group, least), averageOf(group, most)];
     if (!bottom || !top) return [];
-    const least = bottom.least.map((value) => Math.max(value, lowest));
-    return [band(bottom.x, least, top.most, group.style, more)];
+    const floor = bottom.least.map((value) => Math.max(value, lowest));
+    return [band(bottom.x, floor, top.most, group.style, more)];
   });
   const lines = averages.map(({ group, average }) => line(average.x, average.mean, group.label, group.style, more));
   return [...bands, ...lines];
 }
 
-/** Builds the figure of one metric over the iterations. */
-const overIterations = (name, options) => (isLog) => {
-  const data = traces(name, isLog, options);
+/** Builds the figure of a chart over the iterations. */
+const overIterations = (chart) => (isLog) => {
+  const data = traces(chart.metric, isLog, chart);
   const title = { text: "iteration", font: { size: 11 } };
   return { data, layout: layout({ xaxis: iterationAxis({ title }), yaxis: valueAxis(isLog, data) }) };
 };
@@ -131,13 +132,10 @@ const nearness = new IntersectionObserver(
   { rootMargin: "300px" },
 );
 
-/**
- * Adds a card with a chart. `exists()` says whether there is anything to show, `build(isLog, width)` gives Plotly's
- * figure; `isLog` is how the chart starts, null for one that is never logarithmic.
- */
-function addChart(parent, { title, exists, build, isLog = null, isWide = false }) {
+/** Adds a card with a chart. `exists()` says whether there is anything to show, `build(isLog, width)` gives the figure. */
+function addChart(parent, { title, log }, exists, build, isWide = false) {
   const node = element("div", { className: "chart", role: "img", ariaLabel: title });
-  const chart = { node, build, exists, isLog: isLog === true, isNear: false, isStale: true };
+  const chart = { node, build, exists, isLog: log === true, isNear: false, isStale: true };
   const toggle = element("button", { type: "button", textContent: "log", title: "Logarithmic scale" });
   toggle.ariaPressed = String(chart.isLog);
   toggle.onclick = () => {
@@ -145,7 +143,7 @@ function addChart(parent, { title, exists, build, isLog = null, isWide = false }
     toggle.ariaPressed = String(chart.isLog);
     draw(chart);
   };
-  const head = element("header", {}, element("h3", { textContent: title }), isLog === null ? null : toggle);
+  const head = element("header", {}, element("h3", { textContent: title }), log === null ? null : toggle);
   chart.card = element("div", { className: isWide ? "card wide" : "card" }, head, node);
   parent.append(chart.card);
   charts.push(chart);

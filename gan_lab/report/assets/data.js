@@ -26,11 +26,7 @@ function unpack(packed) {
       start += points * (whole ? 1 : 3);
     }
   });
-  facts.keys = new Map(facts.keys.map(([key, distinct, indices]) => [key, { distinct, indices }]));
-  const parents = facts.runs.map((run) => run.name.split("/").slice(0, -1));
-  const common = parents[0].findIndex((part, i) => parents.some((other) => other[i] !== part));
-  const shared = common < 0 ? Math.min(...parents.map((parts) => parts.length)) : common;
-  for (const run of facts.runs) run.shortName = run.name.split("/").slice(shared).join("/");
+  facts.keys = new Map(facts.keys.map((key) => [key.key, key]));
 }
 
 /** A run's series `{x, least, mean, most}`, or null where it has none of that name. */

@@ -1,42 +1,10 @@
-// Config keys, settings and groups of runs, as gan_lab/report/runs.py has them; their colours.
-const AXES = ["dataset", "arch", "norm", "init", "loss", "penalty", "optimizer", "metrics"];
-const AXIS_KEYS = AXES.map((axis) => `${axis}.name`);
-
-const state = { by: null, colour: "", filters: new Map(), hidden: new Set(), show: "mean", dark: false };
+// Groups of runs as gan_lab/report/groupings.py made them, what is shown of them, and their colours.
+const state = { by: "", colour: "", filters: new Map(), hidden: new Set(), show: "mean", dark: false };
 let groups = [];
 
-const naturalOrder = new Intl.Collator("en", { numeric: true }).compare;
-const isNumber = (text) => text.trim() !== "" && Number.isFinite(Number(text));
-const inOrder = (a, b) => (isNumber(a) && isNumber(b) ? Number(a) - Number(b) : naturalOrder(a, b));
-
-function valueOf(run, key) {
-  if (key === "state" && !facts.keys.has(key)) return run.state;
-  const { distinct, indices } = facts.keys.get(key);
-  return distinct[indices ? indices[run.index] : 0];
-}
-
-const valuesOf = (run, keys) => JSON.stringify(keys.map((key) => valueOf(run, key)));
-const distinctValues = (runs, key) => [...new Set(runs.map((run) => valueOf(run, key)))].sort(inOrder);
-
-/** The fewest of these keys that tell the settings of these runs apart. */
-function settings(runs, candidates = facts.settings) {
-  const chosen = [];
-  let parts = 1;
-  for (const key of candidates) {
-    const finer = new Set(runs.map((run) => valuesOf(run, [...chosen, key]))).size;
-    if (finer === parts) continue;
-    chosen.push(key);
-    parts = finer;
-  }
-  return chosen;
-}
-
-const keyName = (key) => (AXIS_KEYS.includes(key) ? key.replace(".name", "") : key);
-
-function labelOf(run, keys) {
-  const parts = keys.map((key) => (AXIS_KEYS.includes(key) ? "" : `${key.split(".").pop()}=`) + valueOf(run, key));
-  return parts.join(" · ") || "all runs";
-}
+const indexOf = (run, { indices }) => (indices ? indices[run.index] : 0);
+const valueOf = (run, key) => facts.keys.get(key).values[indexOf(run, facts.keys.get(key))];
+const grouping = () => facts.keys.get(state.by) ?? facts.default;
 
 // Okabe and Ito's colours; those that would not stand out from the ground are exchanged.
 const COLOURS = {
@@ -72,29 +40,26 @@ function stylesFor(names, areNumbers = false) {
 
 /** Groups over all runs, so that colours stay when the filter changes; then each without what is filtered. */
 function regroup() {
-  const keys = state.by ?? settings(facts.runs);
-  const found = new Map();
-  for (const run of facts.runs) {
-    const id = valuesOf(run, keys);
-    if (!found.has(id)) {
-      found.set(id, { id, label: labelOf(run, keys), values: JSON.parse(id), all: [], averages: new Map() });
-    }
-    found.get(id).all.push(run);
-  }
-  groups = [...found.values()].sort((a, b) => {
-    const place = a.values.findIndex((value, i) => value !== b.values[i]);
-    return place < 0 ? 0 : inOrder(a.values[place], b.values[place]);
-  });
+  const { labels, partition } = grouping();
+  groups = facts.partitions[partition].groups.map(([members, mixes], id) => ({
+    id,
+    label: labels[id],
+    mixes,
+    all: members.map((i) => facts.runs[i]),
+    averages: new Map(),
+  }));
   colourGroups();
-  const isKept = (run) => [...state.filters].every(([key, excluded]) => !excluded.has(valueOf(run, key)));
-  for (const group of groups) group.runs = group.all.filter(isKept);
+  for (const run of facts.runs) {
+    run.isKept = [...state.filters].every(([key, excluded]) => !excluded.has(valueOf(run, key)));
+  }
+  for (const group of groups) group.runs = group.all.filter((run) => run.isKept);
   groups = groups.filter((group) => group.runs.length);
 }
 
 function colourGroups() {
   const own = stylesFor(groups.map(({ id }) => id));
-  const values = state.colour ? distinctValues(facts.runs, state.colour) : [];
-  const chosen = stylesFor(values, values.every(isNumber));
+  const { values, numbers } = facts.keys.get(state.colour) ?? { values: [] };
+  const chosen = stylesFor(values, numbers);
   groups.forEach((group, i) => {
     for (const run of group.all) {
       run.style = state.colour ? chosen.get(valueOf(run, state.colour)) : own.get(group.id);
@@ -117,6 +82,14 @@ function valueAt(series, x, cursor) {
   const share = i === last ? 0 : (x - series.x[i]) / (series.x[i + 1] - series.x[i]);
   const between = (part) => part[i] + (share ? share * (part[i + 1] - part[i]) : 0);
   return { least: between(series.least), mean: between(series.mean), most: between(series.most) };
+}
+
+/** `{mean, error}` of what runs shown have, the error null for fewer than two values. */
+function mean(values) {
+  const n = values.length;
+  const average = values.reduce((sum, value) => sum + value, 0) / n;
+  const variance = values.reduce((sum, value) => sum + (value - average) ** 2, 0) / (n - 1);
+  return { mean: average, error: n > 1 ? Math.sqrt(variance / n) : null };
 }
 
 /** A group's series: the mean over its runs, its standard error, and the least and most of any run. */

@@ -25,22 +25,22 @@ function showLegend() {
   byId("legend").replaceChildren(...(chips.length ? chips : [nothing]));
 }
 
-/** Offers every config key, those that differ first; `chosen` is told the key, or null for the first option. */
+/** Offers every config key, those that differ first; `chosen` is told the key, or nothing for the first option. */
 function offerKeys(select, first, chosen) {
-  const same = [...facts.keys.keys()].filter((key) => !facts.differing.includes(key));
-  const differ = facts.keys.has("state") ? facts.differing : [...facts.differing, "state"];
-  const option = (key) => element("option", { value: key, textContent: keyName(key) });
+  const keys = [...facts.keys.values()];
+  const options = (some) => some.map(({ key, name }) => element("option", { value: key, textContent: name }));
   select.replaceChildren(
     element("option", { value: "", textContent: first }),
-    element("optgroup", { label: "differ" }, ...differ.map(option)),
-    element("optgroup", { label: "the same in all runs" }, ...same.map(option)),
+    element("optgroup", { label: "differ" }, ...options(keys.filter(({ differs }) => differs))),
+    element("optgroup", { label: "the same in all runs" }, ...options(keys.filter(({ differs }) => !differs))),
   );
-  select.onchange = () => chosen(select.selectedIndex ? select.value : null);
+  select.onchange = () => chosen(select.value);
 }
 
 function showFilters() {
   const fieldsets = [...state.filters].map(([key, excluded]) => {
-    const chips = distinctValues(facts.runs, key).map((value) => {
+    const { name, values } = facts.keys.get(key);
+    const chips = values.map((value) => {
       const chip = element("button", { type: "button", className: "chip", textContent: value });
       chip.ariaPressed = String(!excluded.has(value));
       chip.onclick = () => {
@@ -58,24 +58,24 @@ function showFilters() {
       refresh();
       byId("filter").focus();
     };
-    const name = element("span", { textContent: keyName(key) });
-    return element("div", { className: "filter", role: "group", ariaLabel: key }, name, ...chips, remove);
+    const heading = element("span", { textContent: name });
+    return element("div", { className: "filter", role: "group", ariaLabel: key }, heading, ...chips, remove);
   });
   byId("filters").replaceChildren(...fieldsets);
 }
 
 function setUpControls() {
-  offerKeys(byId("by"), "every setting that differs", (key) => {
-    state.by = key === null ? null : [key];
+  offerKeys(byId("by"), facts.default.name, (key) => {
+    state.by = key;
     state.hidden.clear();
     refresh();
   });
   offerKeys(byId("colour"), "group", (key) => {
-    state.colour = key ?? "";
+    state.colour = key;
     refresh();
   });
   offerKeys(byId("filter"), "choose a key…", (key) => {
-    if (key !== null && !state.filters.has(key)) state.filters.set(key, new Set());
+    if (key && !state.filters.has(key)) state.filters.set(key, new Set());
     byId("filter").selectedIndex = 0;
     showFilters();
   });
@@ -83,12 +83,7 @@ function setUpControls() {
     state.show = byId("show").value;
     refresh();
   };
-  if (facts.by) {
-    state.by = facts.by;
-    const [key] = facts.by;
-    if (facts.by.length === 1) byId("by").value = key;
-    else byId("by").options[0].textContent = facts.by.map(keyName).join(", ");
-  }
+  byId("by").value = state.by = facts.by;
 }
 
 function setTheme(isDark) {
@@ -108,19 +103,6 @@ function setUpTheme() {
   byId("theme").onclick = () => change(!state.dark);
 }
 
-function describe() {
-  const counts = new Map();
-  for (const run of facts.runs) {
-    const word = run.diverged ? "diverged" : run.state;
-    counts.set(word, (counts.get(word) ?? 0) + 1);
-  }
-  const states = [...counts].map(([word, count]) => `${count} ${word}`).join(", ");
-  const runs = `${facts.runs.length} run${facts.runs.length === 1 ? "" : "s"}`;
-  byId("about").textContent = `${runs} in ${facts.root}: ${states} · ${facts.written}`;
-  byId("foot").textContent =
-    `Written by gan-lab ${facts.version} from the run directories alone. This page loads nothing from anywhere.`;
-}
-
 async function open() {
   if (typeof DecompressionStream === "undefined" || !Array.prototype.toReversed) {
     throw new Error("this browser is too old for it, a newer one opens it");
@@ -128,17 +110,11 @@ async function open() {
   const [data, plotly] = await Promise.all([inflate("data"), inflate("plotly")]);
   unpack(data);
   document.head.append(element("script", { textContent: new TextDecoder().decode(plotly) }));
-  describe();
+  byId("about").textContent = facts.about;
+  byId("foot").textContent = facts.foot;
   setUpTheme();
   setUpControls();
-  summarySection();
-  metricsSection();
-  scaleSection();
-  samplesSection();
-  trainingSection();
-  layersSection();
-  differencesSection();
-  damagedSection();
+  for (const described of facts.sections) DRAW[described.id](described);
   refresh();
 
   window.addEventListener("beforeprint", () => {
@@ -150,7 +126,7 @@ async function open() {
     width = window.innerWidth;
     redrawCharts();
   });
-  window.compare = { facts, welch, mean, seriesOf }; // for the tests, and for whoever wants the numbers
+  window.compare = { facts, mean, seriesOf }; // for the tests, and for whoever wants the numbers
   document.documentElement.dataset.ready = "true";
 }
 

@@ -12,7 +12,7 @@ function element(tag, properties = {}, ...children) {
 const options = (values, name = (value) => value) =>
   values.map((value) => element("option", { value, textContent: name(value) }));
 
-function section(id, title, words) {
+function section({ id, title, words }) {
   const body = element("div");
   const intro = element("p", { className: "quiet", textContent: words });
   const node = element("section", { id, ariaLabel: title }, element("h2", { textContent: title }), intro, body);
@@ -59,187 +59,113 @@ function tableOf(heads, rows, caption = "", isWords = false) {
 
 // ---- The summary
 
-function summarySection() {
-  const part = section(
-    "table",
-    "Summary",
-    "Mean ± standard error over the seeds of the runs that finished. Bold is the best of its column; ≈ is inside " +
-      `its noise: Welch's t-test against the best gives p ≥ ${ALPHA} (two-sided, not corrected for several tests). ` +
-      "Final is the last evaluation, best the best one of a run; time is training alone, without metrics and samples.",
-  );
+function tableSection(described) {
+  const part = section(described);
   refreshers.push(() => {
-    const tables = facts.protocols.map((title, protocol) => summaryTable(title, protocol)).filter(Boolean);
-    part.body.replaceChildren(...tables, ...mixedNotice());
+    const tables = facts.partitions[grouping().partition].tables.map(summaryTable).filter(Boolean);
+    const copies = facts.copies ? [element("div", { className: "notice", textContent: facts.copies })] : [];
+    part.body.replaceChildren(...tables, ...notices(), ...copies);
   });
 }
 
-function mixedNotice() {
-  const mixed = groups.map(({ label, runs }) => ({ label, keys: settings(runs) })).filter(({ keys }) => keys.length);
-  if (!mixed.length) return [];
-  const item = ({ label, keys }) => element("li", { textContent: `${label}: ${keys.map(keyName).join(", ")}` });
-  const words = "Groups that mix settings, so that their spread is not that of seeds alone:";
-  return [element("div", { className: "notice" }, words, element("ul", {}, ...mixed.map(item)))];
-}
-
-/** The groups' runs on one data set and judged in one way; null where there are none. */
-function summaryTable(title, protocol) {
-  const rows = groups
-    .map((group) => ({ group, runs: group.runs.filter((run) => run.protocol === protocol) }))
-    .filter(({ runs }) => runs.length);
-  if (!rows.length) return null;
-  const [seeds, ...states] = countColumns(rows);
-  const columns = [seeds, ...metricColumns(rows), ...states, timeColumn(rows)];
-  const body = rows.map(({ group }, i) => {
-    const name = element("td", { title: group.label }, swatch(group.style), ` ${group.label}`);
-    return element("tr", {}, name, ...columns.map(({ cells }) => cells[i]));
-  });
-  return tableOf(["group", ...columns.map(({ head }) => head)], body, title);
+function notices() {
+  const isWhole = ({ all, runs }) => all.length === runs.length;
+  const mixed = groups.filter((group) => isWhole(group) && group.mixes);
+  const parts = groups.filter((group) => !isWhole(group));
+  const item = (textContent) => element("li", { textContent });
+  const counted = ({ label, all, runs }) => `${label}: ${runs.length} of ${all.length} runs`;
+  return [
+    [facts.words.mixed, mixed.map(({ label, mixes }) => `${label}: ${mixes}`)],
+    [facts.words.part, parts.map(counted)],
+  ]
+    .filter(([, lines]) => lines.length)
+    .map(([words, lines]) => element("div", { className: "notice" }, words, element("ul", {}, ...lines.map(item))));
 }
 
 const textCell = (text) => element("td", { textContent: text });
+const isKept = (i) => facts.runs[i].isKept;
 
-/** Seeds, states: those of which there is nothing to say are left out. */
-function countColumns(rows) {
-  const isOther = (run) => !run.finished && !run.diverged && run.state !== "failed";
-  const count = (test) => rows.map(({ runs }) => runs.filter(test).length);
-  const seeds = rows.map(({ runs }) => new Set(runs.filter((run) => run.finished).map((run) => run.seed)).size);
-  const finished = count((run) => run.finished);
-  const others = count(isOther);
-  const columns = [
-    ["seeds", seeds, true],
-    ["finished", finished, finished.some((n, i) => n !== seeds[i])],
-    ["diverged", count((run) => run.diverged), true],
-    ["failed", count((run) => run.state === "failed"), true],
-    ["others", others, others.some(Boolean)],
-  ];
-  return columns.filter(([, , isShown]) => isShown).map(([head, counts]) => ({ head, cells: counts.map(textCell) }));
-}
-
-function metricColumns(rows) {
-  const isThere = (name) => rows.some(({ runs }) => runs.some((run) => name in run.final));
-  return facts.metrics
-    .filter(([name]) => isThere(name))
-    .flatMap((metric) => ["final", "best"].map((which) => metricColumn(rows, metric, which)));
-}
-
-function metricColumn(rows, [name, title, isLow], which) {
-  const reached = rows.map(({ runs }) => {
-    const values = runs.filter((run) => run.finished && name in run[which]).map((run) => run[which][name]);
-    return { values, average: mean(values) };
+/** The rows that the filter leaves; null without any. Where it splits a group, nothing is tested or called the best. */
+function summaryTable({ title, head, columns, rows }) {
+  const left = rows
+    .filter(([, members]) => members.some(isKept))
+    .map(([id, , counted, cells]) => ({ group: groups.find((one) => one.id === id), counted, cells }));
+  if (!left.length) return null;
+  const areWhole = left.every(({ counted }) => counted.every(isKept));
+  // What is left of each column's ranking: a group has a verdict against each of those before it.
+  const best = columns.map((_, i) => {
+    const ranks = left.map(({ cells }) => cells[i + 1][1]?.length ?? Infinity);
+    return areWhole && ranks.filter(Number.isFinite).length > 1 ? Math.min(...ranks) : null;
   });
-  const there = reached.filter(({ average }) => average);
-  const isBetter = (a, b) => (isLow ? a.average.mean < b.average.mean : a.average.mean > b.average.mean);
-  const best = there.length > 1 ? there.reduce((a, b) => (isBetter(b, a) ? b : a)) : null;
-  const cells = reached.map((entry) => {
-    if (!entry.average) return textCell("–");
-    if (entry === best) return element("td", {}, element("strong", { textContent: figure(entry.average) }));
-    const verdict = best ? element("small", { textContent: verdictOf(welch(entry.values, best.values)) }) : null;
-    return element("td", {}, figure(entry.average), verdict);
+  const body = left.map(({ group, counted, cells }) => {
+    const name = element("td", { title: group.label }, swatch(group.style), ` ${group.label}`);
+    const shown = counted.every(isKept)
+      ? cells.map((cell, i) => (typeof cell === "string" ? textCell(cell) : figureCell(cell, best[i - 1])))
+      : cells.map((_, i) => textCell(columns[i - 1] ? partOf(counted.filter(isKept), columns[i - 1]) : "–"));
+    return element("tr", {}, name, ...shown);
   });
-  return { head: `${title} ${which} ${isLow ? "↓" : "↑"}`, cells };
+  return tableOf(head, body, title);
 }
 
-function verdictOf(p) {
-  if (p === null) return "no test";
-  if (p >= ALPHA) return `≈ p = ${p.toFixed(2)}`;
-  return p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(3)}`;
+/** What is left of a figure by a filter that no table was made for. */
+function partOf(runs, [metric, which]) {
+  const scores = runs.map((i) => facts.runs[i].scores[which][metric]).filter((score) => score !== undefined);
+  if (!scores.length) return "–";
+  const { mean: average, error } = mean(scores);
+  return average.toPrecision(4) + (error === null ? "" : ` ± ${error.toPrecision(2)}`);
 }
 
-function timeColumn(rows) {
-  const cells = rows.map(({ runs }) => {
-    const time = mean(runs.filter((run) => run.finished && run.hours !== null).map((run) => run.hours));
-    return textCell(time ? duration(time.mean) : "–");
-  });
-  return { head: "time", cells };
+function figureCell([text, verdicts], best) {
+  if (!verdicts || best === null) return textCell(text);
+  if (verdicts.length === best) return element("td", {}, element("strong", { textContent: text }));
+  return element("td", {}, text, element("small", { textContent: verdicts[best] }));
 }
 
-// ---- FID and IS
+// ---- Charts over the iterations
 
-const arrowed = ([, title, isLow]) => `${title} ${isLow ? "↓" : "↑"}`;
-
-function metricsSection() {
-  const words = "Lines are means over seeds, bands their standard error.";
-  const part = section("metrics", "FID and IS over training", words);
+function curvesSection(described) {
+  const part = section(described);
   const cards = cardsIn(part.body);
-  for (const metric of facts.metrics) {
-    const [name, , isLow] = metric;
-    const build = overIterations(name, { isError: true });
-    addChart(cards, { title: arrowed(metric), isLog: isLow ? false : null, exists: () => anyHas(name), build });
+  for (const chart of described.charts) {
+    addChart(cards, chart, () => anyHas(chart.metric), overIterations(chart));
   }
-  refreshers.push(() => part.show(facts.metrics.some(([name]) => anyHas(name))));
+  refreshers.push(() => part.show(described.charts.some(({ metric }) => anyHas(metric))));
 }
 
 // ---- A metric against a setting
 
-const isCopy = (runs, key, other) => runs.every((run) => valueOf(run, key) === valueOf(run, other));
-
-/** What tells apart the lines of a chart over `key`: the other settings, but for those that only follow it. */
-function settingsBeside(runs, key) {
-  const axis = (one) => one.split(".")[0];
-  const isDecided = (other) => axis(other) === axis(key) && settings(runs, [key, other]).length < 2;
-  const follows = (other) => isCopy(runs, key, other) || (!AXIS_KEYS.includes(other) && isDecided(other));
-  return settings(runs, facts.settings.filter((other) => other !== key && !follows(other)));
-}
-
-/** Runs that differ in a numeric `key` and the seed alone, as `{label, runs}`. */
-function linesOver(runs, key) {
-  const keys = settingsBeside(runs, key);
-  const found = new Map();
-  for (const run of runs.filter((one) => isNumber(valueOf(one, key)))) {
-    const id = valuesOf(run, keys);
-    if (!found.has(id)) found.set(id, { label: labelOf(run, keys), runs: [] });
-    found.get(id).runs.push(run);
-  }
-  const lines = [...found.values()].filter((entry) => distinctValues(entry.runs, key).length > 1);
-  return lines.sort((a, b) => naturalOrder(a.label, b.label));
-}
-
-function sweptKeys() {
-  const isNumeric = (key) => distinctValues(facts.runs, key).every((value) => isNumber(value) || value === "–");
-  const swept = facts.settings.filter((key) => isNumeric(key) && linesOver(facts.runs, key).length);
-  return swept.filter((key, i) => !swept.slice(0, i).some((other) => isCopy(facts.runs, key, other)));
-}
-
-function scaleSection() {
-  const swept = sweptKeys();
-  if (!swept.length || !facts.metrics.length) return;
-  const isScale = swept.includes("norm.scale");
-  const words = "A point is the mean over the seeds that finished, its bar the standard error.";
-  const part = section("scale", isScale ? "Metric against scale" : "Metric against a setting", words);
-  const against = element("select", {}, ...options(swept));
-  against.value = isScale ? "norm.scale" : swept[0];
-  const which = element("select", {}, ...options(["final", "best"]));
+function scaleSection(described) {
+  const part = section(described);
+  const swept = new Map(facts.swept);
+  const against = element("select", {}, ...options([...swept.keys()]));
+  const which = element("select", {}, ...options(Object.keys(facts.runs[0].scores)));
   against.onchange = which.onchange = redrawCharts;
   part.body.append(tools(element("label", {}, "Against ", against), element("label", {}, "Value ", which)));
   const cards = cardsIn(part.body);
-  for (const metric of facts.metrics) {
-    const [name, , isLow] = metric;
-    const exists = () => shownRuns().some((run) => name in run.final);
-    const build = (isLog) => againstSetting(name, against.value, which.value, isLog);
-    addChart(cards, { title: `${arrowed(metric)} against the setting`, isLog: isLow ? false : null, exists, build });
+  for (const chart of described.charts) {
+    const scoreOf = (run) => run.scores[which.value][chart.metric];
+    const exists = () => shownRuns().some((run) => scoreOf(run) !== undefined);
+    const build = (isLog) => againstSetting(scoreOf, against.value, swept.get(against.value), isLog);
+    addChart(cards, chart, exists, build);
   }
   refreshers.push(() => part.show(shownRuns().length > 0));
 }
 
-function againstSetting(metric, key, which, isLog) {
-  const lines = linesOver(shownRuns(), key);
-  const styles = stylesFor(lines.map(({ label }) => label));
-  const data = lines.map(({ label, runs }) => {
+function againstSetting(scoreOf, key, lines, isLog) {
+  const shown = new Set(shownRuns());
+  const styles = stylesFor(lines.map(([label]) => label));
+  const data = lines.flatMap(([label, places]) => {
     const style = styles.get(label);
-    const points = distinctValues(runs, key)
-      .map((value) => ({ value, runs: runs.filter((run) => valueOf(run, key) === value && run.finished) }))
-      .map(({ value, runs: done }) => ({
-        value: Number(value),
-        average: mean(done.filter((run) => metric in run[which]).map((run) => run[which][metric])),
-      }))
-      .filter(({ average }) => average);
+    const points = places.flatMap(([value, members]) => {
+      const runs = members.map((i) => facts.runs[i]).filter((run) => shown.has(run));
+      const scores = runs.map(scoreOf).filter((score) => score !== undefined);
+      return scores.length ? [{ value, average: mean(scores) }] : [];
+    });
+    if (!points.length) return [];
     const errors = points.map(({ average }) => average.error ?? 0);
     const [x, y] = [points.map(({ value }) => value), points.map(({ average }) => average.mean)];
-    return line(x, y, label, style, {
-      mode: "lines+markers",
-      marker: { size: 7, color: style.colour },
-      error_y: { type: "data", array: errors, color: style.colour, thickness: 1.4, width: 3 },
-    });
+    const bars = { type: "data", array: errors, color: style.colour, thickness: 1.4, width: 3 };
+    return [line(x, y, label, style, { mode: "lines+markers", marker: { size: 7, color: style.colour }, error_y: bars })];
   });
   const places = data.flatMap(({ x }) => x);
   const isWide = Math.min(...places) > 0 && Math.max(...places) / Math.min(...places) > 20;
@@ -252,14 +178,11 @@ function againstSetting(metric, key, which, isLog) {
 
 // ---- Samples
 
-function samplesSection() {
+const thousands = (count) => count.toLocaleString("en");
+
+function samplesSection(described) {
   const hasGrids = (run) => (run.grids ?? []).length > 0;
-  if (!facts.runs.some(hasGrids)) return;
-  const part = section(
-    "samples",
-    "Samples",
-    "The first images of each run's grid, from the same latents throughout; as many as this page has room for.",
-  );
+  const part = section(described);
   const slider = element("input", { type: "range", min: 0, id: "slider", ariaLabel: "Iteration of the samples" });
   const shown = element("output");
   const who = element("select", { id: "who" }, ...options(["one run of each group", "every run"]));
@@ -303,80 +226,34 @@ function samplesSection() {
   refreshers.push(fill);
 }
 
-// ---- Training as a whole
-
-function trainingSection() {
-  const part = section(
-    "training",
-    "Losses, slopes and gradients",
-    "Long records are cut into stretches: lines are means over a stretch and over seeds, bands reach from the least " +
-      "to the most of any iteration and seed, so that every spike shows. Slopes are ‖∇ₓD(x)‖ over a batch.",
-  );
-  const slopes = (kind) => ({ ends: [`slope/${kind}_min`, `slope/${kind}_max`] });
-  const shown = [
-    ["loss/d", "Discriminator's loss", false],
-    ["loss/g", "Generator's loss", false],
-    ["loss/penalty", "Penalty", false],
-    ["score/real", "Score of real images", null],
-    ["score/fake", "Score of generated images", null],
-    ["grad_norm/d", "Gradient norm of the discriminator", true],
-    ["grad_norm/g", "Gradient norm of the generator", true],
-    ["slope/real_mean", "Slopes at real images", true, slopes("real")],
-    ["slope/fake_mean", "Slopes at generated images", true, slopes("fake")],
-    ["lipschitz/d", "Lipschitz bound of the discriminator", true],
-  ];
-  const cards = cardsIn(part.body);
-  for (const [name, title, isLog, how] of shown) {
-    addChart(cards, { title, isLog, exists: () => anyHas(name), build: overIterations(name, how) });
-  }
-  refreshers.push(() => part.show(shown.some(([name]) => anyHas(name))));
-}
-
 // ---- Layer by layer
 
-const LAYERED = ["weight_var/", "sigma/", "grad_norm/d/", "gamma/"];
 const MANY_LAYERS = 12;
 
-function layersSection() {
-  const names = new Set(facts.runs.flatMap((run) => [...run.series.keys()]));
-  const layers = new Set();
-  for (const name of names) {
-    const prefix = LAYERED.find((one) => name.startsWith(one));
-    if (prefix) layers.add(name.slice(prefix.length));
-  }
-  if (!layers.size) return;
-  const part = section(
-    "layers",
-    "Layer by layer",
-    "The paper's argument: a norm bounds every layer's gradient (dotted: the theory's bound, where it was logged) " +
-      "and holds its weight variance near an initialization's target (grey: dashed LeCun 1/fan_in, dotted Xavier " +
-      "2/(fan_in + fan_out), dash-dotted Kaiming 2/fan_in).",
-  );
-  const every = layers.size > MANY_LAYERS ? `${MANY_LAYERS} of ${layers.size} layers` : "all layers";
-  const choice = element("select", {}, element("option", { value: "", textContent: every }), ...options([...layers]));
+function layersSection(described) {
+  const { layers } = facts;
+  const part = section(described);
+  const every = layers.length > MANY_LAYERS ? `${MANY_LAYERS} of ${layers.length} layers` : "all layers";
+  const choice = element("select", {}, element("option", { value: "", textContent: every }), ...options(layers));
   choice.onchange = redrawCharts;
   part.body.append(tools(element("label", {}, "Layers ", choice)));
   const cards = cardsIn(part.body);
   const shownLayers = (prefix) => {
     const isChosen = (layer) => !choice.value || layer === choice.value;
-    const there = [...layers].filter((layer) => isChosen(layer) && anyHas(prefix + layer));
+    const there = layers.filter((layer) => isChosen(layer) && anyHas(prefix + layer));
     if (there.length <= MANY_LAYERS) return there;
     const step = (there.length - 1) / (MANY_LAYERS - 1);
     return Array.from({ length: MANY_LAYERS }, (_, i) => there[Math.round(i * step)]);
   };
-  const add = (prefix, title, isLog, besides) => {
-    const build = (log, width) => layerByLayer(prefix, shownLayers(prefix), besides, log, width);
-    addChart(cards, { title, isLog, isWide: true, exists: () => shownLayers(prefix).length > 0, build });
-  };
-  add("grad_norm/d/", "Gradient norms and their bounds", true, boundLines);
-  add("sigma/", "Sigmas", false, () => []);
-  add("weight_var/", "Weight variances and the initializations' targets", true, targetLines);
-  add("gamma/", "Learned scales", false, () => []);
-  refreshers.push(() => part.show(LAYERED.some((prefix) => shownLayers(prefix).length)));
+  for (const chart of described.charts) {
+    const build = (isLog, width) => layerByLayer(chart, shownLayers(chart.metric), isLog, width);
+    addChart(cards, chart, () => shownLayers(chart.metric).length > 0, build, true);
+  }
+  refreshers.push(() => part.show(described.charts.some(({ metric }) => shownLayers(metric).length)));
 }
 
-/** Small charts, one a layer, in one figure; `besides` gives more traces of a layer. */
-function layerByLayer(prefix, layers, besides, isLog, width) {
+/** Small charts, one a layer, in one figure. */
+function layerByLayer(chart, layers, isLog, width) {
   const isNarrow = width < 500;
   const columns = Math.max(1, Math.min(layers.length, Math.floor(width / (isNarrow ? 160 : 250))));
   const rows = Math.ceil(layers.length / columns);
@@ -394,7 +271,11 @@ function layerByLayer(prefix, layers, besides, isLog, width) {
   layers.forEach((layer, i) => {
     const n = i ? i + 1 : "";
     const more = { xaxis: `x${n}`, yaxis: `y${n}` };
-    const data = [...besides(layer, more), ...traces(prefix + layer, isLog, { more: { ...more, mode: "lines" } })];
+    const data = [
+      ...(chart.bound ? boundLines(chart.bound + layer, more) : []),
+      ...(chart.targets ? targetLines(chart.metric, layer, more) : []),
+      ...traces(chart.metric + layer, isLog, chart, { ...more, mode: "lines" }),
+    ];
     figure.data.push(...data);
     figure.layout[`xaxis${n}`] = iterationAxis(small);
     figure.layout[`yaxis${n}`] = valueAxis(isLog, data, small);
@@ -405,9 +286,9 @@ function layerByLayer(prefix, layers, besides, isLog, width) {
   return figure;
 }
 
-function boundLines(layer, more) {
+function boundLines(name, more) {
   return shownGroups().flatMap((group) => {
-    const average = averageOf(group, `grad_bound/d/${layer}`);
+    const average = averageOf(group, name);
     if (!average) return [];
     const dotted = { color: group.style.colour, width: 1.3, dash: "dot" };
     const mode = average.x.length > 1 ? "lines" : "markers";
@@ -416,10 +297,10 @@ function boundLines(layer, more) {
 }
 
 /** The targets of the initializations, where the runs shown agree on them. */
-function targetLines(layer, more) {
-  const places = shownRuns().map((run) => seriesOf(run, `weight_var/${layer}`)?.x ?? []).filter((x) => x.length);
+function targetLines(prefix, layer, more) {
+  const places = shownRuns().map((run) => seriesOf(run, prefix + layer)?.x ?? []).filter((x) => x.length);
   const span = [Math.min(...places.map((x) => x[0])), Math.max(...places.map((x) => x.at(-1)))];
-  return ["LeCun", "Xavier", "Kaiming"].flatMap((rule, i) => {
+  return facts.targets.flatMap((rule, i) => {
     const known = new Set(shownRuns().map((run) => run.targets.get(layer)?.[i]).filter(Number.isFinite));
     if (known.size !== 1) return [];
     const [target] = known;
@@ -431,31 +312,35 @@ function targetLines(layer, more) {
 
 // ---- What differs, what is damaged
 
-function differencesSection() {
-  const words = "The config keys that are not the same in all these runs, and nothing else.";
-  const part = section("config", "What differs", words);
+function configSection(described) {
+  const part = section(described);
   refreshers.push(() => {
     const runs = shownRuns();
-    const columns = new Map(); // keys of which one is a copy of another share a column
-    for (const key of facts.differing.filter((one) => distinctValues(runs, one).length > 1)) {
-      const content = JSON.stringify(runs.map((run) => valueOf(run, key)));
-      columns.set(content, [...(columns.get(content) ?? []), key]);
-    }
-    const keys = [...columns.values()];
+    const differs = ([, key]) => new Set(runs.map((run) => valueOf(run, key))).size > 1;
+    const columns = facts.columns.filter(differs);
     const rows = runs.map((run) => {
-      const word = run.diverged ? "diverged" : run.state;
-      const badge = run.finished ? null : element("span", { className: "state", textContent: word });
-      const title = run.reason ? `${run.name}: ${run.reason}` : run.name;
-      const name = element("td", { title }, swatch(run.style), ` ${run.shortName}`, badge);
-      return element("tr", {}, name, ...keys.map(([key]) => textCell(valueOf(run, key))));
+      const badge = run.badge ? element("span", { className: "state", textContent: run.badge }) : null;
+      const name = element("td", { title: run.title }, swatch(run.style), ` ${run.short}`, badge);
+      return element("tr", {}, name, ...columns.map(([, key]) => textCell(valueOf(run, key))));
     });
-    part.body.replaceChildren(tableOf(["run", ...keys.map((same) => same.join(" = "))], rows, "", true));
+    part.body.replaceChildren(tableOf(["run", ...columns.map(([head]) => head)], rows, "", true));
   });
 }
 
-function damagedSection() {
-  if (!facts.damaged.length) return;
-  const part = section("damaged", "Damaged", "What could not be read was left out; the rest is complete.");
+function damagedSection(described) {
+  const part = section(described);
   const items = facts.damaged.map(([name, reason]) => element("li", { textContent: `${name}: ${reason}` }));
   part.body.append(element("div", { className: "notice" }, element("ul", {}, ...items)));
 }
+
+// How each section is drawn, by its id.
+const DRAW = {
+  table: tableSection,
+  metrics: curvesSection,
+  scale: scaleSection,
+  samples: samplesSection,
+  training: curvesSection,
+  layers: layersSection,
+  config: configSection,
+  damaged: damagedSection,
+};
