@@ -1,4 +1,4 @@
-"""The prepared form of every dataset: uint8 images `[N, 3, H, W]` in one .npy file, and a .json beside it."""
+"""The prepared form of every dataset: uint8 images `[N, 3, H, W]` in one .npy file, and a .json next to it."""
 
 import hashlib
 import json
@@ -20,8 +20,8 @@ class ImageArray:
     """A prepared dataset, in the file `path`.
 
     `images` is a read-only memory map `[N, 3, H, W]` of uint8; `metadata` says how it was made; `fingerprint`
-    is the SHA-256 of the content and the metadata, so that what is cached about one array is never taken for
-    another's.
+    is the SHA-256 of the content and the preparation, wherever the raw images lay and however they were
+    packed, so that what is cached about one array is never taken for another's.
     """
 
     path: Path
@@ -58,7 +58,8 @@ def open_array(path: Path) -> ImageArray:
             f"the prepared array {path} cannot be read ({error}): delete it and {description.name}, and "
             "start again to prepare it anew"
         ) from error
-    fingerprint = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
+    made = {key: value for key, value in metadata.items() if key not in ("source", "damaged")}
+    fingerprint = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
     return ImageArray(path, images, metadata, fingerprint)
 
 
