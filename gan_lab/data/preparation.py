@@ -3,19 +3,24 @@
 import contextlib
 import hashlib
 import json
+import math
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Protocol
 
-from gan_lab.data.array import ImageArray, open_array
-from gan_lab.data.partial import Partial, exclusively
+import numpy as np
+
+from gan_lab.data.array import ImageArray, open_array, write_chunks
+from gan_lab.data.exclusive import exclusively
 from gan_lab.data.progress import Progress
 from gan_lab.data.raw import expanded
 from gan_lab.data.recipe import Decoded, Recipe
 from gan_lab.data.workers import in_order
 from gan_lab.errors import UserError
+from gan_lab.files import write_json
 
 FORMAT = 1  # part of every array's name: raise it with anything here that changes the pixels
 IMAGES_PER_CHUNK = 256
@@ -79,16 +84,18 @@ def prepare(
         description["source"] = origin.key()
     short_hash = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:8]
     path = root / f"{name}-{recipe.image_size}-{short_hash}.npy"
-    if not path.exists():
-        with exclusively(path) as file:
-            if file is not None:
+    if not _is_made(path):
+        with exclusively(path):
+            if not _is_made(path):  # by a process that was waited for
                 raw = origin.locate()
-                partial = Partial(path, file, (3, recipe.image_size, recipe.image_size))
                 origin.check(raw)
-                _fill(partial, open_source(raw, recipe), raw, origin.images, max_damaged)
-                partial.finish(description)
+                _make(path, open_source(raw, recipe), recipe, raw, origin.images, max_damaged, description)
     origin.remember()
     return open_array(path)
+
+
+def _is_made(path: Path) -> bool:
+    return path.exists() and path.with_suffix(".json").exists()
 
 
 def _only_unverified(root: Path, description: dict[str, Any]) -> Path | None:
@@ -109,36 +116,75 @@ def _only_unverified(root: Path, description: dict[str, Any]) -> Path | None:
     return found[0] if found else None
 
 
-def _fill(partial: Partial, source: Source, raw: Path, expected: int | None, max_damaged: float) -> None:
-    """Decode all of `source` into `partial`."""
+def _make(
+    path: Path,
+    source: Source,
+    recipe: Recipe,
+    raw: Path,
+    expected: int | None,
+    max_damaged: float,
+    description: dict[str, Any],
+) -> None:
+    """Decode all of `source` into the array `path`, and name what is damaged in a report next to it."""
+    shape = (3, recipe.image_size, recipe.image_size)
     total = source.total if source.total is not None else expected
     if total is not None:
-        partial.refuse_if_too_large(total)
-    print(f"preparing {partial.path} from {raw}", file=sys.stderr)
-    try:
+        _refuse_if_too_large(path, total * math.prod(shape))
+    print(f"preparing {path} from {raw}", file=sys.stderr)
+    count = 0
+    damaged: list[tuple[str, str]] = []
+
+    def chunks() -> Generator[np.ndarray, None, None]:
+        nonlocal count
         with (
             contextlib.closing(in_order(source.decode, source.chunks())) as decoded,
-            Progress(partial.path.stem, total) as progress,
+            Progress(path.stem, total) as progress,
         ):
             for chunk in decoded:
-                partial.append(chunk)
+                yield chunk.images
+                count += len(chunk.images) + len(chunk.damaged)
+                damaged.extend(chunk.damaged)
                 progress.update(len(chunk.images) + len(chunk.damaged))
                 if total is not None:
-                    refuse_damage(partial.damaged, raw, total, max_damaged)
+                    refuse_damage(damaged, raw, total, max_damaged)
+
+    def metadata() -> dict[str, Any]:
+        if expected is not None and count != expected:
+            raise UserError(
+                f"{raw} holds {count} images, not {expected}: get the whole of it, or take it as it is with "
+                "dataset.verify=false"
+            )
+        if not count:
+            raise UserError(f"{raw} holds no images of the dataset: give the right archive or folder")
+        refuse_damage(damaged, raw, count, max_damaged)
+        report = path.with_suffix(".damaged.json")
+        if damaged:
+            write_json(report, dict(damaged))
+        else:
+            report.unlink(missing_ok=True)
+        return {**description, "damaged": len(damaged)}
+
+    try:
+        with contextlib.closing(chunks()) as images:
+            write_chunks(path, shape, images, metadata)
     except BrokenProcessPool as error:
         raise UserError(
-            f"a process that decodes images for {partial.path} was killed, for want of memory perhaps: start "
-            "again with more memory or fewer cores"
+            f"a process that decodes images for {path} was killed, for want of memory perhaps: start again "
+            "with more memory or fewer cores"
         ) from error
-    count = partial.rows + len(partial.damaged)
-    if expected is not None and count != expected:
+    except OSError as error:
         raise UserError(
-            f"{raw} holds {count} images, not {expected}: get the whole of it, or take it as it is with "
-            "dataset.verify=false"
+            f"{path} cannot be written ({error.strerror}): free some space, or set paths.data to another disk"
+        ) from error
+
+
+def _refuse_if_too_large(path: Path, size: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise UserError(
+            f"{path} needs {size / 1e9:.3g} GB more and its disk has {free / 1e9:.3g} GB free: free some, or "
+            "set paths.data to a larger disk"
         )
-    if not count:
-        raise UserError(f"{raw} holds no images of the dataset: give the right archive or folder")
-    refuse_damage(partial.damaged, raw, count, max_damaged)
 
 
 def refuse_damage(damaged: list[tuple[str, str]], raw: Path, total: int, max_damaged: float) -> None:

@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -21,8 +21,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_lab.data import celeba, partial, workers
-from gan_lab.data.partial import Partial
+from gan_lab.data import array, celeba, workers
+from gan_lab.data.progress import Progress
 from gan_lab.errors import UserError
 
 PER_CHUNK = 16
@@ -88,9 +88,10 @@ def test_ten_kills_leave_a_byte_identical_array(
     archive: Path, undisturbed: dict[str, str], tmp_path: Path, in_child: InChild, listing: Listing
 ) -> None:
     for chunk in range(1, 11):
-        killed(in_child, tmp_path, archive, Partial, "append", chunk, before=False)
-        assert len(list(tmp_path.iterdir())) == 1  # which no name says is an array
-        assert not list(tmp_path.glob("*.npy"))
+        # Called once for the archive's checksum, and then after each chunk that was written.
+        killed(in_child, tmp_path, archive, Progress, "update", chunk + 1, before=True)
+        assert not list(tmp_path.glob("[!.]*"))  # nothing that looks like an array
+        assert len(list(tmp_path.glob("*.tmp"))) == 1  # and no litter of those killed before
     celeba.prepare(tmp_path, raw=str(archive), verify=False)
     assert listing(tmp_path) == undisturbed
 
@@ -98,13 +99,12 @@ def test_ten_kills_leave_a_byte_identical_array(
 @pytest.mark.parametrize(
     ("owner", "name", "before"),
     [
-        (Partial, "finish", True),
-        (partial, "write_json", True),
-        (partial, "write_json", False),
-        (os, "fsync", False),
+        (os, "fsync", True),
         (Path, "replace", True),
         (Path, "replace", False),
-        (Partial, "finish", False),
+        (array, "write_json", True),
+        (array, "write_json", False),
+        (array, "open_array", True),
     ],
 )
 def test_a_kill_in_the_last_moment_leaves_an_array_or_none(
@@ -166,10 +166,14 @@ def test_a_killed_worker_is_one_sentence_and_leaves_nothing(
 
 
 def test_an_interrupt_leaves_nothing(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
+    chunks = celeba.ZippedImages.chunks
+
+    def interrupt(self: celeba.ZippedImages) -> Iterator[list[str]]:
+        yield from itertools.islice(chunks(self), 8)
+        assert list(tmp_path.glob("*.tmp"))  # it is being written
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Partial, "append", interrupt)
+    monkeypatch.setattr(celeba.ZippedImages, "chunks", interrupt)
     with pytest.raises(KeyboardInterrupt):
         celeba.prepare(tmp_path, raw=str(archive), verify=False)
     assert not list(tmp_path.iterdir())
