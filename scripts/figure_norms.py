@@ -12,8 +12,8 @@ import matplotlib as mpl
 from hydra.errors import HydraException
 from matplotlib.figure import Figure
 
-from gan_lab.config import compose, load
 from gan_lab import terminal
+from gan_lab.config import compose, load
 from gan_lab.errors import UserError
 from gan_lab.files import replacing
 from gan_lab.run import run

@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gan_lab import terminal
 from gan_lab.build import load_images
 from gan_lab.config import JudgeConfig, compose, resolved, to_judge
+from gan_lab.data.raw import expanded
 from gan_lab.errors import UserError
 from gan_lab.metrics.extractors import inception_weights
 
@@ -27,18 +28,21 @@ def main(arguments: list[str] | None = None) -> int:
     dataset = []
     if given.name != "inception":
         dataset.append(f"dataset={given.name}")
-    if given.raw:
-        dataset.append(f"dataset.raw={_quoted(given.raw)}")
     if given.no_verify:
         dataset.append("dataset.verify=false")
     try:
+        if given.raw:
+            dataset.append(f"dataset.raw={_quoted(expanded(given.raw).absolute())}")
         config = _config([*dataset, *given.overrides], given.config_dir)
         print(fetch_inception(config) if given.name == "inception" else prepare(config))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'} cannot be used ({error.strerror})", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("interrupted: the same command resumes where it stopped", file=sys.stderr)
+        print("interrupted: nothing is left, the same command starts again", file=sys.stderr)
         return 130
     return 0
 
@@ -49,7 +53,9 @@ def prepare(config: JudgeConfig) -> str:
     count, _, height, width = array.images.shape
     damaged = array.metadata.get("damaged", 0)
     left_out = f", {damaged} damaged ones left out" if damaged else ""
-    return f"{array.path}: {count:,} images of {width}×{height}{left_out}"
+    others = ", ".join(f"{n:,} {suffix}" for suffix, n in array.metadata.get("passed_over", {}).items())
+    passed_over = f", passed over {others}" if others else ""
+    return f"{array.path}: {count:,} images of {width}×{height}{left_out}{passed_over}"
 
 
 def fetch_inception(config: JudgeConfig) -> str:
@@ -66,7 +72,7 @@ def _config(overrides: list[str], config_dir: Path | None) -> JudgeConfig:
 
 def _quoted(path: Path) -> str:
     """A path as one string of Hydra's grammar."""
-    return "'" + str(path.absolute()).replace("'", r"\'") + "'"
+    return "'" + str(path).replace("'", r"\'") + "'"
 
 
 if __name__ == "__main__":

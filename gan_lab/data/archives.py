@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import hashlib
 import io
+import os
 import stat
 import sys
 import tarfile
@@ -13,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
+from gan_lab.data.contents import Contents, combined
+from gan_lab.data.preparation import UNVERIFIED
 from gan_lab.data.progress import Progress
-from gan_lab.data.raw import fingerprint, readable
+from gan_lab.data.raw import expanded, list_images, readable
 from gan_lab.errors import UserError
 from gan_lab.files import replacing
 
@@ -27,57 +30,70 @@ class Published:
     md5: str
     images: int
     page: str
+    folder: str  # the name of its extracted form
     url: str | None = None  # None: it cannot be downloaded without an account
-    folder: str | None = None  # the name under which its extracted form is looked for
+    members: tuple[str, ...] = ()  # the files with images in the extracted form; (): every image below it
 
 
-@dataclass(frozen=True)
 class PublishedOrigin:
     """A published archive (or its extracted folder) on this machine.
 
     It is `raw` if that is given, else what lies in `root`, else it is downloaded to there. With `verify` it
-    must be the published one whole; without, any archive of the same layout will do.
+    must be the published one whole; without, any archive or folder of the same layout will do.
     """
 
-    published: Published
-    root: Path
-    raw: Path | None
-    verify: bool
+    def __init__(self, published: Published, root: Path, raw: str | None, verify: bool) -> None:
+        self.images = published.images if verify else None
+        self._published, self._verify = published, verify
+        self._root, self._raw = expanded(root), expanded(raw) if raw else None
+        self._contents: Contents | None = None
 
-    @property
-    def images(self) -> int | None:
-        """How many images there must be; None: any number."""
-        return self.published.images if self.verify else None
+    def key(self) -> str | None:
+        """The origin's part of the array's name and metadata; the published archive need not be there.
 
-    def key(self) -> str:
-        """The origin's part of the array's name and metadata; the published archive need not be there."""
-        if self.verify:
-            return f"{self.published.file}, all {self.published.images} images"
-        return f"unverified {fingerprint(self.locate())}"
+        None: no archive is given or there, and any unverified one will do.
+        """
+        if self._verify:
+            return f"{self._published.file}, all {self._published.images} images"
+        if self._raw is None and not self._inside(self._root):
+            return None
+        raw = self.locate()
+        folder, names = (raw, self._names(raw)) if raw.is_dir() else (raw.parent, [raw.name])
+        with readable(raw):
+            self._contents = Contents(folder, self._root)
+            return f"{UNVERIFIED} {combined(self._contents.of(names))}"
+
+    def _names(self, folder: Path) -> list[str]:
+        """What is read of an extracted folder, in its order."""
+        return list(self._published.members) or list_images(folder).names
+
+    def remember(self) -> None:
+        if self._contents:
+            self._contents.remember()
 
     def locate(self) -> Path:
         """The archive or folder; raises UserError saying which file to get and where to put it."""
-        published = self.published
-        if self.raw is None:
-            names = [name for name in (published.file, published.folder) if name]
-            found = [self.root / name for name in names if (self.root / name).exists()]
-            return found[0] if found else _download(published, self.root)
-        inside = self.raw / published.file
-        if inside.exists():
-            return inside
-        if not self.raw.exists():
-            raise UserError(f"dataset.raw={self.raw} does not exist: give the path of {published.file}")
-        return self.raw
+        published, raw = self._published, self._raw
+        if raw is None:
+            return self._inside(self._root) or _download(published, self._root)
+        if not os.path.exists(raw):
+            raise UserError(f"dataset.raw={raw} does not exist: give the path of {published.file}")
+        return self._inside(raw) or raw
+
+    def _inside(self, folder: Path) -> Path | None:
+        """The archive, or else its extracted form, in a folder."""
+        names = (self._published.file, self._published.folder)
+        return next((folder / name for name in names if os.path.exists(folder / name)), None)
 
     def check(self, raw: Path) -> None:
         """Compare the archive's checksum with the published one; raises UserError. A folder has none."""
-        if not self.verify or raw.is_dir():
+        if not self._verify or raw.is_dir():
             return
-        found = _md5(raw)
-        if found != self.published.md5:
+        published, found = self._published, _md5(raw)
+        if found != published.md5:
             raise UserError(
-                f"{raw} is not the published {self.published.file} (md5 {found}, not {self.published.md5}): "
-                f"get it again from {self.published.page}, or take it as it is with dataset.verify=false"
+                f"{raw} is not the published {published.file} (md5 {found}, not {published.md5}): "
+                f"get it again from {published.page}, or take it as it is with dataset.verify=false"
             )
 
 
@@ -148,6 +164,17 @@ def tar_gz(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
             yield member.name, member.size, file
         while stream.read(2**20):
             pass
+
+
+def published_files(path: Path, published: Published) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """(name in the archive, bytes, file) of each member of a .tar.gz, or of its extracted folder's `members`."""
+    if not path.is_dir():
+        yield from tar_gz(path)
+        return
+    for name in published.members:
+        if (path / name).is_file():
+            with (path / name).open("rb") as file:
+                yield f"{published.folder}/{name}", (path / name).stat().st_size, file
 
 
 def zip_names(path: Path) -> list[str]:

@@ -1,10 +1,11 @@
-"""The prepared form of every dataset: uint8 images `[N, 3, H, W]` in one .npy file, and a .json beside it."""
+"""The prepared form of every dataset: uint8 images `[N, 3, H, W]` in one .npy file, and a .json next to it."""
 
 import hashlib
+import io
 import json
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ class ImageArray:
     """A prepared dataset, in the file `path`.
 
     `images` is a read-only memory map `[N, 3, H, W]` of uint8; `metadata` says how it was made; `fingerprint`
-    is the SHA-256 of the content and the metadata, so that what is cached about one array is never taken for
-    another's.
+    is the SHA-256 of the content and the preparation, wherever the raw images lay and however they were
+    packed, so that what is cached about one array is never taken for another's.
     """
 
     path: Path
@@ -35,13 +36,41 @@ def write_array(path: Path, images: np.ndarray, metadata: Mapping[str, Any]) -> 
     """Write `images` `[N, 3, H, W]` uint8 to `path` (.npy), whole or not at all, and open them."""
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images are uint8 [N, 3, H, W], not {images.dtype} {images.shape}")
-    images = np.ascontiguousarray(images)
-    content = hashlib.sha256(images.data).hexdigest()
+    return write_chunks(path, images.shape[1:], [images], lambda: metadata)
+
+
+def write_chunks(
+    path: Path,
+    shape: tuple[int, ...],
+    chunks: Iterable[np.ndarray],
+    metadata: Callable[[], Mapping[str, Any]],
+) -> ImageArray:
+    """Write chunks `[n, *shape]` uint8 to `path` as they come, whole or not at all, and open the array.
+
+    `metadata` is called after the last one; where it raises, nothing is left.
+    """
+    content, rows = hashlib.sha256(), 0
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, images)
+        file.write(_header(0, shape))
+        for chunk in chunks:
+            pixels = np.ascontiguousarray(chunk).data
+            content.update(pixels)
+            file.write(pixels)
+            rows += len(chunk)
+        facts = {**metadata(), "shape": [rows, *shape], "sha256": content.hexdigest()}
+        file.seek(0)
+        file.write(_header(rows, shape))
     # The array first: metadata without an array is never seen.
-    write_json(path.with_suffix(".json"), {**metadata, "shape": list(images.shape), "sha256": content})
+    write_json(path.with_suffix(".json"), facts)
     return open_array(path)
+
+
+def _header(rows: int, shape: tuple[int, ...]) -> bytes:
+    """The .npy header; numpy pads it so that its length is the same for any number of rows."""
+    text = io.BytesIO()
+    facts = {"descr": "|u1", "fortran_order": False, "shape": (rows, *shape)}
+    np.lib.format.write_array_header_1_0(text, facts)
+    return text.getvalue()
 
 
 def open_array(path: Path) -> ImageArray:
@@ -59,7 +88,8 @@ def open_array(path: Path) -> ImageArray:
             f"the prepared array {path} cannot be read ({error}): delete it and {description.name}, and "
             "start again to prepare it anew"
         ) from error
-    fingerprint = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
+    made = {key: value for key, value in metadata.items() if key not in ("source", "damaged")}
+    fingerprint = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
     return ImageArray(path, images, metadata, fingerprint)
 
 

@@ -10,7 +10,7 @@ from gan_lab.data.archives import Published, PublishedOrigin, zip_names
 from gan_lab.data.array import ImageArray
 from gan_lab.data.folder import Files
 from gan_lab.data.preparation import IMAGES_PER_CHUNK, Source
-from gan_lab.data.raw import is_image, readable
+from gan_lab.data.raw import is_image, list_images, readable
 from gan_lab.data.recipe import Decoded, Recipe
 from gan_lab.errors import UserError
 
@@ -37,13 +37,13 @@ def prepare(
 
     `raw` is the zip, or the folder of its images.
     """
-    origin = PublishedOrigin(PUBLISHED, root, Path(raw).expanduser() if raw else None, verify)
+    origin = PublishedOrigin(PUBLISHED, root, raw, verify)
     recipe = Recipe(image_size, crop, source_size=(178, 218), resample=resample)
     return preparation.prepare(root, "celeba", recipe, origin, _open, max_damaged)
 
 
 def _open(raw: Path, recipe: Recipe) -> Source:
-    return Files(raw, recipe) if raw.is_dir() else ZippedImages(raw, recipe)
+    return Files(raw, recipe, list_images(raw)) if raw.is_dir() else ZippedImages(raw, recipe)
 
 
 class ZippedImages:
@@ -56,8 +56,8 @@ class ZippedImages:
         if not self._names:
             raise UserError(f"{path} holds no images: it is not {PUBLISHED.file}, get that")
 
-    def chunks(self, first: int) -> Iterator[list[str]]:
-        for start in range(first * IMAGES_PER_CHUNK, self.total, IMAGES_PER_CHUNK):
+    def chunks(self) -> Iterator[list[str]]:
+        for start in range(0, self.total, IMAGES_PER_CHUNK):
             yield self._names[start : start + IMAGES_PER_CHUNK]
 
     def decode(self, chunk: list[str]) -> Decoded:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from gan_lab.data import preparation
-from gan_lab.data.archives import Published, PublishedOrigin, tar_gz
+from gan_lab.data.archives import Published, PublishedOrigin, published_files
 from gan_lab.data.array import ImageArray
 from gan_lab.data.raw import readable
 from gan_lab.data.recipe import Decoded, Recipe
@@ -21,20 +21,25 @@ PUBLISHED = Published(
     images=50_000,
     page="https://www.cs.toronto.edu/~kriz/cifar.html",
     url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    folder="cifar-10-batches-py",
+    members=tuple(f"data_batch_{number}" for number in range(1, 6)),
 )
-BATCHES = tuple(f"cifar-10-batches-py/data_batch_{number}" for number in range(1, 6))
+BATCHES = tuple(f"{PUBLISHED.folder}/{name}" for name in PUBLISHED.members)
 
 
 def prepare(
     root: Path, image_size: int = 32, raw: str | None = None, verify: bool = True, resample: str = "bicubic"
 ) -> ImageArray:
-    """The training images in the order of the batches 1 to 5; at 32 pixels, as they are."""
-    origin = PublishedOrigin(PUBLISHED, root, Path(raw).expanduser() if raw else None, verify)
+    """The training images in the order of the batches 1 to 5; at 32 pixels, as they are.
+
+    `raw` is the archive, or the folder that it extracts to.
+    """
+    origin = PublishedOrigin(PUBLISHED, root, raw, verify)
     return preparation.prepare(root, "cifar10", Recipe(image_size, resample=resample), origin, PickledBatches)
 
 
 class PickledBatches:
-    """The five training batches of the archive; a chunk is a part of one, `[n, 3072]`."""
+    """The five training batches of the archive or its folder; a chunk is a part of one, `[n, 3072]`."""
 
     total: int | None = None
     rows_per_chunk = 1000
@@ -42,13 +47,10 @@ class PickledBatches:
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self._path, self._recipe = path, recipe
 
-    def chunks(self, first: int) -> Iterator[np.ndarray]:
-        number = 0
+    def chunks(self) -> Iterator[np.ndarray]:
         for rows in self._batches():
             for start in range(0, len(rows), self.rows_per_chunk):
-                if number >= first:
-                    yield rows[start : start + self.rows_per_chunk]
-                number += 1
+                yield rows[start : start + self.rows_per_chunk]
 
     def decode(self, chunk: np.ndarray) -> Decoded:
         # A row is the red plane, the green and the blue, each row by row.
@@ -61,13 +63,15 @@ class PickledBatches:
         found = 0
         with readable(self._path):
             for wanted in BATCHES:
-                for name, _, file in tar_gz(self._path):
+                for name, _, file in published_files(self._path, PUBLISHED):
                     if name == wanted:
                         found += 1
                         yield _load(file, f"{self._path}: {name}")
         if not found:
-            raise UserError(f"{self._path} holds no {BATCHES[0]}: it is not {PUBLISHED.file}, get that")
-
+            raise UserError(
+                f"{self._path} holds no {BATCHES[0]}: give {PUBLISHED.file}, or the folder {PUBLISHED.folder} "
+                "that it extracts to"
+            )
 
 def _load(file: IO[bytes], label: str) -> np.ndarray:
     try:

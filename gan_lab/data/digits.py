@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from gan_lab.data.array import ImageArray, open_array, write_array
+from gan_lab.data.raw import expanded
 
 
 def load_grey() -> tuple[np.ndarray, np.ndarray]:
@@ -26,7 +27,7 @@ def to_rgb(grey: np.ndarray, image_size: int) -> np.ndarray:
 
 def prepare(root: Path, image_size: int = 32) -> ImageArray:
     """The array of digits under `root`, made on first use."""
-    path = root / f"digits-{image_size}.npy"
+    path = expanded(root) / f"digits-{image_size}.npy"
     if path.with_suffix(".json").exists():
         return open_array(path)
     grey, _ = load_grey()

@@ -9,7 +9,7 @@ from gan_lab.data.archives import Published, PublishedOrigin, members
 from gan_lab.data.array import ImageArray
 from gan_lab.data.folder import Files
 from gan_lab.data.preparation import Source
-from gan_lab.data.raw import is_image, readable
+from gan_lab.data.raw import is_image, list_images, readable
 from gan_lab.data.recipe import Decoded, Recipe
 from gan_lab.errors import UserError
 
@@ -34,14 +34,14 @@ def prepare(
 
     `raw` is the tar with a tar for each class in it, or a folder with a folder for each class in it.
     """
-    origin = PublishedOrigin(PUBLISHED, root, Path(raw).expanduser() if raw else None, verify)
+    origin = PublishedOrigin(PUBLISHED, root, raw, verify)
     return preparation.prepare(
         root, "imagenet", Recipe(image_size, resample=resample), origin, _open, max_damaged
     )
 
 
 def _open(raw: Path, recipe: Recipe) -> Source:
-    return Files(raw, recipe) if raw.is_dir() else NestedTar(raw, recipe)
+    return Files(raw, recipe, list_images(raw)) if raw.is_dir() else NestedTar(raw, recipe)
 
 
 class NestedTar:
@@ -52,12 +52,12 @@ class NestedTar:
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self._path, self._recipe = path, recipe
 
-    def chunks(self, first: int) -> Iterator[tarfile.TarInfo]:
+    def chunks(self) -> Iterator[tarfile.TarInfo]:
         with readable(self._path), tarfile.open(self._path, "r:") as outer:
             classes = [member for member in members(outer, self._path) if member.name.endswith(".tar")]
         if not classes:
             raise UserError(f"{self._path} holds no tars of classes: it is not {PUBLISHED.file}, get that")
-        yield from sorted(classes, key=lambda member: member.name)[first:]
+        yield from sorted(classes, key=lambda member: member.name)
 
     def decode(self, chunk: tarfile.TarInfo) -> Decoded:
         with (

@@ -10,17 +10,15 @@ SECONDS = 10  # between plain lines
 
 
 class Progress:
-    """Counts up to `total` (None: unknown) from `start`, on stderr."""
+    """Counts up to `total` (None: unknown) on stderr; what takes no second needs no report."""
 
-    def __init__(self, label: str, total: int | None, unit: str = "images", start: int = 0) -> None:
+    def __init__(self, label: str, total: int | None, unit: str = "images") -> None:
         self._label, self._total, self._unit = label, total, unit
         self._begin = self._last = time.monotonic()
-        self._start = self._count = start
+        self._count = 0
         self._bar = None
         if sys.stderr.isatty():
-            self._bar = tqdm(
-                desc=label, total=total, initial=start, unit=f" {unit}", unit_scale=True, dynamic_ncols=True
-            )
+            self._bar = tqdm(desc=label, total=total, unit=f" {unit}", unit_scale=True, dynamic_ncols=True, delay=1)
 
     def __enter__(self) -> "Progress":
         return self
@@ -30,7 +28,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif kind is None:
+        elif kind is None and time.monotonic() - self._begin > 1:
             self._print()
 
     def update(self, count: int) -> None:
@@ -42,7 +40,7 @@ class Progress:
 
     def _print(self) -> None:
         self._last = time.monotonic()
-        speed = (self._count - self._start) / max(self._last - self._begin, 1e-9)
+        speed = self._count / (self._last - self._begin)
         of = f" of {self._total:,}" if self._total else ""
         print(
             f"{self._label}: {self._count:,}{of} {self._unit}, {speed:,.0f} a second",

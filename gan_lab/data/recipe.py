@@ -1,15 +1,19 @@
 """From an image in any format to the pixels that are trained on."""
 
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gan_lab.errors import UserError
+
+T = TypeVar("T")
+X = TypeVar("X")
 
 # Pillow would also try formats that run other programs (EPS).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -60,11 +64,11 @@ class Recipe:
 
     def decode(self, data: bytes) -> np.ndarray:
         """The pixels `[3, S, S]` of an encoded image; raises what Pillow raises where it is damaged."""
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if self.source_size and image.size != self.source_size:
-                raise ValueError(f"{image.size[0]}×{image.size[1]} pixels, not {self.source_size}")
-            ImageOps.exif_transpose(image, in_place=True)
-            return self.resize(to_rgb(image))
+        image = read_rgb(data)
+        if self.source_size and image.size != self.source_size:
+            width, height = self.source_size
+            raise ValueError(f"{image.size[0]}×{image.size[1]} pixels, not {width}×{height}")
+        return self.resize(image)
 
     def resize(self, image: Image.Image) -> np.ndarray:
         """The pixels `[3, S, S]` of an RGB image."""
@@ -79,16 +83,7 @@ class Recipe:
 
     def decode_all(self, images: Iterable[tuple[str, Callable[[], bytes]]]) -> Decoded:
         """Decode (name, function that reads it) in order; an image that fails is named with the reason."""
-        pixels, damaged = [], []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, about oddities of files that it reads all the same
-            for name, read in images:
-                try:
-                    pixels.append(self.decode(read()))
-                except (UserError, MemoryError):
-                    raise
-                except Exception as error:  # a damaged file can make a decoder raise anything
-                    damaged.append((name, " ".join(str(error).split()) or type(error).__name__))
+        pixels, damaged = try_each(images, lambda read: self.decode(read()))
         return Decoded(np.stack(pixels) if pixels else self.none(), damaged)
 
     def none(self) -> np.ndarray:
@@ -96,9 +91,52 @@ class Recipe:
         return np.empty((0, 3, self.image_size, self.image_size), np.uint8)
 
 
+def try_each(items: Iterable[tuple[str, X]], work: Callable[[X], T]) -> tuple[list[T], list[tuple[str, str]]]:
+    """`work` of each (name, item) in order, and the (name, reason) of each image at which it fails."""
+    results, damaged = [], []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about oddities of files that it reads all the same
+        for name, item in items:
+            try:
+                results.append(work(item))
+            except (UserError, MemoryError):
+                raise
+            except Exception as error:  # a damaged file can make a decoder raise anything
+                damaged.append((printable(name), _reason(error)))
+    return results, damaged
+
+
+def printable(name: str) -> str:
+    """A file's name as text, which it need not be: bytes that are not UTF-8 are escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _reason(error: Exception) -> str:
+    """Why an image cannot be read, for people."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is empty, or no image in the form of {', '.join(FORMATS)}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # without the path, which is said by its name
+    # Pillow names the object that it reads from.
+    said = " ".join(re.sub(r"<\S+ object at 0x\w+>", "the file", str(error)).split())
+    known = isinstance(error, OSError | ValueError | SyntaxError | Image.DecompressionBombError) and said
+    return said if known else f"its decoder fails with {type(error).__name__} {said}".rstrip()
+
+
+def read_rgb(data: bytes) -> Image.Image:
+    """An encoded image as it is seen, in RGB; raises what Pillow raises where it is damaged.
+
+    EXIF orientation is applied, transparency laid over white; of an animation this is the first frame.
+    """
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        return to_rgb(image)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """An image of any mode as RGB; raises ValueError for modes whose black and white are not defined."""
-    if image.mode.startswith("I;16"):  # 16-bit grey, which Pillow would clip
+    # 16-bit grey, which Pillow would clip; a PGM's has another mode, scaled to the same range.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode} have no fixed range")

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from gan_lab.data import preparation
-from gan_lab.data.archives import Published, PublishedOrigin, tar_gz
+from gan_lab.data.archives import Published, PublishedOrigin, published_files
 from gan_lab.data.array import ImageArray
 from gan_lab.data.preparation import IMAGES_PER_CHUNK
 from gan_lab.data.raw import readable
@@ -20,6 +20,8 @@ PUBLISHED = Published(
     images=100_000,
     page="https://cs.stanford.edu/~acoates/stl10/",
     url="http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
+    folder="stl10_binary",
+    members=("unlabeled_X.bin",),
 )
 MEMBER = "stl10_binary/unlabeled_X.bin"
 IMAGE_BYTES = 3 * 96 * 96
@@ -28,23 +30,26 @@ IMAGE_BYTES = 3 * 96 * 96
 def prepare(
     root: Path, image_size: int = 48, raw: str | None = None, verify: bool = True, resample: str = "bicubic"
 ) -> ImageArray:
-    """The unlabeled images, resized from 96 pixels, in the archive's order."""
-    origin = PublishedOrigin(PUBLISHED, root, Path(raw).expanduser() if raw else None, verify)
+    """The unlabeled images, resized from 96 pixels, in the archive's order.
+
+    `raw` is the archive, or the folder that it extracts to.
+    """
+    origin = PublishedOrigin(PUBLISHED, root, raw, verify)
     return preparation.prepare(root, "stl10", Recipe(image_size, resample=resample), origin, UnlabeledImages)
 
 
 class UnlabeledImages:
-    """The archive's file of unlabeled images; a chunk is a piece of it, in whole images."""
+    """The archive's (or its folder's) file of unlabeled images; a chunk is a piece of it, in whole images."""
 
     total: int | None = None
 
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self._path, self._recipe = path, recipe
 
-    def chunks(self, first: int) -> Iterator[bytes]:
-        found, number = False, 0
+    def chunks(self) -> Iterator[bytes]:
+        found = False
         with readable(self._path):
-            for name, size, file in tar_gz(self._path):
+            for name, size, file in published_files(self._path, PUBLISHED):
                 if name != MEMBER:
                     continue
                 if size % IMAGE_BYTES:
@@ -53,11 +58,12 @@ class UnlabeledImages:
                     )
                 found = True
                 while block := file.read(IMAGES_PER_CHUNK * IMAGE_BYTES):
-                    if number >= first:
-                        yield block
-                    number += 1
+                    yield block
         if not found:
-            raise UserError(f"{self._path} holds no {MEMBER}: it is not {PUBLISHED.file}, get that")
+            raise UserError(
+                f"{self._path} holds no {MEMBER}: give {PUBLISHED.file}, or the folder {PUBLISHED.folder} that "
+                "it extracts to"
+            )
 
     def decode(self, chunk: bytes) -> Decoded:
         # An image is the red plane, the green and the blue, each column by column.

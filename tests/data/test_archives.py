@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import os
 import tarfile
 import threading
 import zipfile
@@ -18,7 +19,7 @@ import torchvision.datasets
 from torchvision.datasets.imagenet import ARCHIVE_META
 
 from gan_lab.data import celeba, cifar10, imagenet, stl10
-from gan_lab.data.archives import check_name
+from gan_lab.data.archives import PublishedOrigin, check_name
 from gan_lab.errors import UserError
 
 DATASETS = {"cifar10": cifar10, "stl10": stl10, "celeba": celeba, "imagenet": imagenet}
@@ -158,6 +159,98 @@ def test_raw_is_the_archive_or_the_folder_that_it_lies_in(dataset: str, tmp_path
     assert DATASETS[dataset].prepare(root, raw=str(path.parent), verify=False).path == array.path
     missing = tmp_path / "nowhere"
     assert f"dataset.raw={missing} does not exist" in sentence(DATASETS[dataset], root, raw=str(missing))
+
+
+@pytest.mark.parametrize("given", ["itself", "its parent", "nothing"])
+def test_the_extracted_folder_gives_what_the_archive_gives(dataset: str, given: str, tmp_path: Path) -> None:
+    path, root = make(dataset, tmp_path / "archives"), tmp_path / "data"
+    module = DATASETS[dataset]
+    array = module.prepare(root, raw=str(path), verify=False)
+    parent = root if given == "nothing" else tmp_path / "extracted"
+    extracted = parent / module.PUBLISHED.folder
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(parent)
+    else:
+        with tarfile.open(path) as archive:
+            archive.extractall(extracted if dataset == "imagenet" else parent, filter="data")
+    for inner in extracted.glob("*.tar"):
+        with tarfile.open(inner) as archive:
+            archive.extractall(inner.with_suffix(""), filter="data")
+        inner.unlink()
+    raw = {"itself": str(extracted), "its parent": str(parent), "nothing": None}[given]
+    other = module.prepare(root, raw=raw, verify=False)
+    assert other.path != array.path
+    assert other.fingerprint == array.fingerprint
+
+
+@pytest.mark.parametrize("name", ["cifar10", "stl10"])
+def test_an_extracted_folder_is_known_by_its_content(name: str, tmp_path: Path) -> None:
+    module, path = DATASETS[name], make(name, tmp_path)
+    with tarfile.open(path) as archive:
+        archive.extractall(tmp_path / "a", filter="data")
+    first = module.prepare(tmp_path / "data", raw=str(tmp_path / "a"), verify=False)
+    place = (tmp_path / "a").rename(tmp_path / "b") / module.PUBLISHED.folder
+    assert module.prepare(tmp_path / "data", raw=str(place), verify=False).path == first.path
+    file = place / module.PUBLISHED.members[-1]
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+    other = module.prepare(tmp_path / "data", raw=str(place), verify=False)
+    assert other.path != first.path
+    assert other.fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("name", ["cifar10", "stl10"])
+def test_a_folder_of_anything_else_is_told_what_to_give(name: str, tmp_path: Path) -> None:
+    published = DATASETS[name].PUBLISHED
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "data").mkdir()
+    said = sentence(DATASETS[name], tmp_path / "data", raw=str(tmp_path / "raw"), verify=False)
+    assert f"give {published.file}, or the folder {published.folder}" in said
+    assert "truncated" not in said
+
+
+def test_a_byte_in_the_middle_of_an_unverified_archive_makes_it_another(dataset: str, tmp_path: Path) -> None:
+    """Its size, its time, and what lies at its beginning and end, stay as they are."""
+    path = make(dataset, tmp_path)
+    origin = PublishedOrigin(DATASETS[dataset].PUBLISHED, tmp_path, str(path), verify=False)
+    first, facts = origin.key(), path.stat()
+    with path.open("rb+") as file:
+        file.seek(facts.st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert origin.key() != first
+
+
+def test_the_only_unverified_array_is_meant_where_no_archive_is_given(dataset: str, tmp_path: Path) -> None:
+    module, root = DATASETS[dataset], tmp_path / "data"
+    path = make(dataset, tmp_path / "archives")
+    first = module.prepare(root, raw=str(path), verify=False)
+    module.prepare(root, raw=str(path), verify=False, image_size=24)  # of another size: not meant
+    path.unlink()
+    assert module.prepare(root, verify=False).fingerprint == first.fingerprint
+
+    size = {"cifar10": {"per_batch": 3}, "imagenet": {"classes": 1}}.get(dataset, {"count": 3})
+    getattr(official_archives, dataset)(path, **size)
+    second = module.prepare(root, raw=str(path), verify=False)
+    said = sentence(module, root, verify=False)
+    assert first.path.name in said
+    assert second.path.name in said
+    assert "dataset.raw" in said
+    path.rename(root / path.name)  # what lies in paths.data is meant before any array
+    assert module.prepare(root, verify=False).path == second.path
+
+
+def test_a_tilde_in_raw_is_the_home(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(dataset, tmp_path / "archives")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    array = DATASETS[dataset].prepare(Path("~/data"), raw=f"~/archives/{path.name}", verify=False)
+    assert array.path.parent == tmp_path / "data"
+    assert not Path("~").exists()
 
 
 @pytest.mark.parametrize("share", [0.1, 0.6, 0.97])

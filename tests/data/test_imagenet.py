@@ -48,7 +48,13 @@ def test_all_63_gb_train_within_3_gib(tmp_path: Path, train_py: Any) -> None:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         file.truncate(file.tell() + int(np.prod(shape)))
     write_json(small.path.with_suffix(".json"), {**small.metadata, "shape": list(shape)})
-    overrides = ["dataset=imagenet", "dataset.verify=false", "arch.width=0.125", "metrics=none", "tracker=local"]
+    overrides = [
+        "dataset=imagenet",
+        "dataset.verify=false",
+        "arch.width=0.125",
+        "metrics=none",
+        "tracker=local",
+    ]
     schedule = ["train.iterations=2", "train.log_every=1", "probes.every=2"]
     paths = [f"paths.data={tmp_path}", f"paths.outputs={tmp_path / 'outputs'}"]
     answer = train_py(*overrides, *schedule, *paths)

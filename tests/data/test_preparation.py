@@ -1,6 +1,7 @@
-"""Preparation: the same bytes however often it is killed, nothing left where it fails, damage named."""
+"""Preparation: the same bytes after any kill, nothing left where it fails, damage named."""
 
 import io
+import itertools
 import json
 import os
 import random
@@ -8,22 +9,31 @@ import resource
 import select
 import shutil
 import signal
-import time
+import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import official_archives
 import pytest
+import torch
 from PIL import Image
 
-from gan_lab.data import celeba, partial, preparation
+from gan_lab.data import array, celeba, workers
+from gan_lab.data.progress import Progress
 from gan_lab.errors import UserError
+
+PER_CHUNK = 16
 
 InChild = Callable[[Callable[[], object]], BaseProcess]
 Listing = Callable[[Path], dict[str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(celeba, "IMAGES_PER_CHUNK", PER_CHUNK)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +41,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A zip of eleven chunks: few different faces, in an order without a period."""
     path = tmp_path_factory.mktemp("celeba") / "img_align_celeba.zip"
     faces = [official_archives.jpeg(image) for image in official_archives.pictures(20, 218, 178)]
-    order = random.Random(0).choices(range(20), k=10 * preparation.IMAGES_PER_CHUNK + 50)
+    order = random.Random(0).choices(range(20), k=10 * PER_CHUNK + 5)
     with zipfile.ZipFile(path, "w") as files:
         for number, face in enumerate(order):
             files.writestr(f"img_align_celeba/{number + 1:06d}.jpg", faces[face])
@@ -44,108 +54,74 @@ def undisturbed(archive: Path, tmp_path_factory: pytest.TempPathFactory, listing
     folder = tmp_path_factory.mktemp("undisturbed")
     array = celeba.prepare(folder, raw=str(archive), verify=False)
     with zipfile.ZipFile(archive) as files:
-        for number in (0, 300, 2000, len(array.images) - 1):
+        for number in (0, 30, 120, len(array.images) - 1):
             face = Image.open(io.BytesIO(files.read(f"img_align_celeba/{number + 1:06d}.jpg")))
             expected = face.crop((25, 45, 153, 173)).resize((64, 64), Image.Resampling.BICUBIC)
             assert np.array_equal(array.images[number], np.asarray(expected).transpose(2, 0, 1))
     return listing(folder)
 
 
-def test_ten_kills_leave_a_byte_identical_array(
-    archive: Path, undisturbed: dict[str, str], tmp_path: Path, in_child: InChild, listing: Listing
+def killed(
+    in_child: InChild, root: Path, archive: Path, owner: object, name: str, call: int, before: bool
 ) -> None:
-    def prepare(root: Path) -> None:
-        celeba.prepare(root, raw=str(archive), verify=False)
-
-    root = tmp_path / "timed"
-    begin = time.monotonic()
-    in_child(lambda: prepare(root)).join()
-    whole = time.monotonic() - begin
-    assert listing(root) == undisturbed
-
-    rng, kills, resumed, rounds = random.Random(0), 0, 0, 0
-    root = tmp_path / "round0"
-    while kills < 10:
-        process = in_child(lambda root=root: prepare(root))
-        time.sleep(rng.uniform(0, 0.6 * whole))
-        if process.is_alive():
-            process.kill()
-            process.join()
-            kills += 1
-            journals = list(root.glob(".*.journal"))
-            resumed += bool(journals) and len(journals[0].read_text().splitlines()) > 1
-        else:
-            assert process.exitcode == 0
-            assert listing(root) == undisturbed
-            rounds += 1
-            root = tmp_path / f"round{rounds}"
-    prepare(root)
-    assert listing(root) == undisturbed
-    assert resumed >= 3  # some kills came when there was something to go on from
-
-
-@pytest.mark.parametrize("moment", ["write_json", "part_path"])
-def test_a_kill_in_the_last_moment_loses_nothing(
-    archive: Path,
-    undisturbed: dict[str, str],
-    tmp_path: Path,
-    in_child: InChild,
-    listing: Listing,
-    monkeypatch: pytest.MonkeyPatch,
-    moment: str,
-) -> None:
-    """Killed between the metadata and the array's name; then no image is decoded a second time."""
-    original = partial.write_json
-
-    def write_and_die(path: Path, value: object) -> None:
-        original(path, value)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def die_within(path: Path, value: object) -> None:
-        path.with_name(f".{path.name}.{os.getpid()}.tmp").write_text("half")
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(partial, "write_json", write_and_die if moment == "part_path" else die_within)
-        process = in_child(lambda: celeba.prepare(tmp_path, raw=str(archive), verify=False))
-        process.join()
-    assert process.exitcode == -signal.SIGKILL
-    monkeypatch.setattr(celeba.ZippedImages, "decode", None)
-    celeba.prepare(tmp_path, raw=str(archive), verify=False)
-    assert listing(tmp_path) == undisturbed
-
-
-def test_a_part_that_was_changed_is_not_gone_on_from(
-    archive: Path, undisturbed: dict[str, str], tmp_path: Path, in_child: InChild, listing: Listing
-) -> None:
-    _interrupt(tmp_path, archive, in_child)
-    (part,) = tmp_path.glob(".*.part")
-    content = bytearray(part.read_bytes())
-    content[5000] ^= 1
-    part.write_bytes(content)
-    celeba.prepare(tmp_path, raw=str(archive), verify=False)
-    assert listing(tmp_path) == undisturbed
-
-
-def _interrupt(root: Path, archive: Path, in_child: InChild) -> None:
-    """Kill a preparation after its third chunk."""
+    """Prepare in a process that dies before or after its `call`-th call of `owner.name`."""
 
     def prepare() -> None:
-        append = partial.Partial.append
+        original, calls = getattr(owner, name), itertools.count(1)
 
-        def append_and_die(self: partial.Partial, chunk: object) -> None:
-            append(self, chunk)
-            if self.chunks == 3:
+        def act_or_die(*arguments: object) -> object:
+            dies = next(calls) == call
+            result = None if dies and before else original(*arguments)
+            if dies:
                 os.kill(os.getpid(), signal.SIGKILL)
+            return result
 
-        partial.Partial.append = append_and_die
+        setattr(owner, name, act_or_die)
         celeba.prepare(root, raw=str(archive), verify=False)
 
     process = in_child(prepare)
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    (journal,) = root.glob(".*.journal")
-    assert json.loads(journal.read_text().splitlines()[-1])["chunks"] == 3
+
+
+def test_ten_kills_leave_a_byte_identical_array(
+    archive: Path, undisturbed: dict[str, str], tmp_path: Path, in_child: InChild, listing: Listing
+) -> None:
+    for chunk in range(1, 11):
+        # Called once for the archive's checksum, and then after each chunk that was written.
+        killed(in_child, tmp_path, archive, Progress, "update", chunk + 1, before=True)
+        assert not list(tmp_path.glob("[!.]*"))  # nothing that looks like an array
+        assert len(list(tmp_path.glob("*.tmp"))) == 1  # and no litter of those killed before
+    celeba.prepare(tmp_path, raw=str(archive), verify=False)
+    assert listing(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "before"),
+    [
+        (os, "fsync", True),
+        (Path, "replace", True),
+        (Path, "replace", False),
+        (array, "write_json", True),
+        (array, "write_json", False),
+        (array, "open_array", True),
+    ],
+)
+def test_a_kill_in_the_last_moment_leaves_an_array_or_none(
+    archive: Path,
+    undisturbed: dict[str, str],
+    tmp_path: Path,
+    in_child: InChild,
+    listing: Listing,
+    owner: object,
+    name: str,
+    before: bool,
+) -> None:
+    killed(in_child, tmp_path, archive, owner, name, 1, before)
+    for path in tmp_path.glob("*.npy"):
+        assert listing(tmp_path)[path.name] == undisturbed[path.name]
+    celeba.prepare(tmp_path, raw=str(archive), verify=False)
+    assert listing(tmp_path) == undisturbed
 
 
 def test_two_processes_at_once_make_one_array(
@@ -166,62 +142,88 @@ def test_however_many_processes_decode_they_give_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for count in (1, 3):
-        monkeypatch.setattr(preparation, "cores", lambda count=count: count)
+        monkeypatch.setattr(workers, "cores", lambda count=count: count)
         root = tmp_path / str(count)
         celeba.prepare(root, raw=str(archive), verify=False)
         assert listing(root) == undisturbed
 
 
-def test_a_killed_worker_is_one_sentence_and_its_work_is_gone_on_with(
-    archive: Path,
-    undisturbed: dict[str, str],
-    tmp_path: Path,
-    listing: Listing,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_killed_worker_is_one_sentence_and_leaves_nothing(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode, parent = celeba.ZippedImages.decode, os.getpid()
 
     def decode_or_die(self: celeba.ZippedImages, chunk: list[str]) -> object:
-        if "img_align_celeba/002000.jpg" in chunk and os.getpid() != parent:
+        if "img_align_celeba/000120.jpg" in chunk and os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
         return decode(self, chunk)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(preparation, "cores", lambda: 2)
-        patch.setattr(celeba.ZippedImages, "decode", decode_or_die)
-        with pytest.raises(UserError, match="was killed"):
-            celeba.prepare(tmp_path, raw=str(archive), verify=False)
-    celeba.prepare(tmp_path, raw=str(archive), verify=False)
-    assert listing(tmp_path) == undisturbed
+    monkeypatch.setattr(workers, "cores", lambda: 2)
+    monkeypatch.setattr(celeba.ZippedImages, "decode", decode_or_die)
+    with pytest.raises(UserError, match="was killed"):
+        celeba.prepare(tmp_path, raw=str(archive), verify=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_leaves_nothing(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks = celeba.ZippedImages.chunks
+
+    def interrupt(self: celeba.ZippedImages) -> Iterator[list[str]]:
+        yield from itertools.islice(chunks(self), 8)
+        assert list(tmp_path.glob("*.tmp"))  # it is being written
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(celeba.ZippedImages, "chunks", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        celeba.prepare(tmp_path, raw=str(archive), verify=False)
+    assert not list(tmp_path.iterdir())
+
+
+def _memory(_: int) -> str:
+    return _in_memory
+
+
+_in_memory = "as it was imported"
+
+
+@pytest.mark.parametrize("with_cuda", [True, False])
+def test_no_worker_is_a_fork_of_a_process_with_cuda(with_cuda: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's threads and locks do not survive a fork: a worker shares no memory with such a process."""
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: with_cuda)
+    monkeypatch.setattr(sys.modules[__name__], "_in_memory", "of the parent")
+    found = set(workers.in_order(_memory, range(5)))
+    assert found == ({"as it was imported"} if with_cuda else {"of the parent"})
 
 
 def test_workers_end_with_the_process_that_they_work_for(
     archive: Path, tmp_path: Path, in_child: InChild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def note_and_hang(self: celeba.ZippedImages, chunk: list[str]) -> None:
-        (tmp_path / f"{os.getpid()}.pid").touch()
-        time.sleep(1000)
+    reading, writing = os.pipe()
+    pids, started = os.fdopen(reading), os.fdopen(writing, "wb", buffering=0)
 
-    monkeypatch.setattr(preparation, "cores", lambda: 2)
+    def note_and_hang(self: celeba.ZippedImages, chunk: list[str]) -> None:
+        started.write(b"%d\n" % os.getpid())
+        signal.pause()
+
+    monkeypatch.setattr(workers, "cores", lambda: 2)
     monkeypatch.setattr(celeba.ZippedImages, "decode", note_and_hang)
     process = in_child(lambda: celeba.prepare(tmp_path / "data", raw=str(archive), verify=False))
-    while len(list(tmp_path.glob("*.pid"))) < 2:
-        assert process.is_alive()
-        time.sleep(0.01)
-    workers = [os.pidfd_open(int(path.stem)) for path in tmp_path.glob("*.pid")]
+    started.close()  # so that reading ends where the children fail to write
+    ends = [os.pidfd_open(int(line)) for line in itertools.islice(pids, 2)]
+    assert len(ends) == 2
+    pids.close()
     process.kill()
     process.join()
-    for worker in workers:
-        ended, _, _ = select.select([worker], [], [], 60)
-        assert ended
-        os.close(worker)
+    for end in ends:
+        select.select([end], [], [])  # returns when the worker is gone
+        os.close(end)
 
 
 def test_a_disk_that_fills_up_leaves_nothing(
     archive: Path, tmp_path: Path, in_child: InChild, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def prepare() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000_000, 8_000_000))  # of 32 MB
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))  # of 2 MB
         celeba.prepare(tmp_path, raw=str(archive), verify=False)
 
     process = in_child(prepare)
@@ -234,10 +236,10 @@ def test_a_disk_that_fills_up_leaves_nothing(
 def test_a_disk_without_room_is_refused_before_any_work(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = shutil.disk_usage(tmp_path)._replace(free=31_000_000)
+    free = shutil.disk_usage(tmp_path)._replace(free=2_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     monkeypatch.setattr(celeba.ZippedImages, "decode", None)
-    with pytest.raises(UserError, match=r"needs 0\.0321 GB more and its disk has 0\.031 GB free"):
+    with pytest.raises(UserError, match=r"needs 0\.00203 GB more and its disk has 0\.002 GB free"):
         celeba.prepare(tmp_path, raw=str(archive), verify=False)
     assert not list(tmp_path.iterdir())
 

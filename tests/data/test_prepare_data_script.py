@@ -82,6 +82,58 @@ def test_a_folder_by_overrides_with_awkward_names(
     assert "1 images of 48×48" in capsys.readouterr().out
 
 
+def test_what_is_passed_over_and_damaged_is_said(
+    tmp_path: Path, prepare_data: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, data = tmp_path / "images", f"paths.data={tmp_path}/data"
+    place.mkdir()
+    for number, image in enumerate(official_archives.pictures(3, 40, 40)):
+        (place / f"{number}.jpg").write_bytes(official_archives.jpeg(image))
+    (place / "no.png").touch()
+    (place / "no.avif").touch()
+    for _ in range(2):
+        assert prepare_data("folder", f"dataset.path={place}", "dataset.max_damaged=0.5", data) == 0
+        said = capsys.readouterr().out
+        assert "3 images of 64×64, 1 damaged ones left out, passed over 1 .avif" in said
+
+
+def test_a_tilde_is_the_home(
+    tmp_path: Path,
+    prepare_data: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    official_archives.celeba(tmp_path / "faces.zip", count=3)
+    assert prepare_data("celeba", "--no-verify", "--raw", "~/faces.zip", "paths.data='~/data'") == 0
+    assert str(tmp_path / "data") in capsys.readouterr().out
+    assert not Path("~").exists()
+
+
+def test_training_finds_what_was_prepared_without_the_archive(
+    tmp_path: Path,
+    prepare_data: Callable[..., int],
+    train_py: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    raw = tmp_path / "some.tar.gz"
+    official_archives.stl10(raw)
+    assert prepare_data("stl10", "--raw", raw, "--no-verify", f"paths.data={tmp_path}/data") == 0
+    raw.unlink()
+    trained = train_py(
+        "experiment=tiny",
+        "dataset=stl10",
+        "dataset.verify=false",
+        "metrics=none",
+        "tracker=local",
+        "device=cpu",
+        "train.iterations=2",
+        f"paths.data={tmp_path}/data",
+        f"paths.outputs={tmp_path}/out",
+    )
+    assert trained.returncode == 0, trained.stderr
+
+
 def test_raw_with_an_awkward_name_is_found(
     tmp_path: Path, prepare_data: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:

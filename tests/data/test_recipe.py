@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from official_archives import pictures
 from PIL import Image
 
-from gan_lab.data.recipe import FILTERS, Recipe
+from gan_lab.data.recipe import FILTERS, FORMATS, Recipe
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -103,6 +103,7 @@ def _red(mode: str) -> Image.Image:
         (lambda: encoded(Image.new("RGBA", (9, 9), (0, 0, 0, 0))), (255, 255, 255)),
         (lambda: encoded(Image.new("LA", (9, 9), (0, 0))), (255, 255, 255)),
         (lambda: encoded(Image.new("RGB", (9, 9), (1, 2, 3)), transparency=(1, 2, 3)), (255, 255, 255)),
+        (lambda: encoded(Image.fromarray(np.full((9, 9), 0x4D12, np.int32)), "PPM"), (0x4D,) * 3),
         # 16-bit grey keeps its upper byte; clipping would make it white.
         (lambda: encoded(Image.fromarray(np.full((9, 9), 0x4D12, np.uint16))), (0x4D,) * 3),
         (lambda: encoded(Image.fromarray(np.full((9, 9), 0x4D12, np.uint16)), "TIFF"), (0x4D,) * 3),
@@ -131,6 +132,18 @@ def test_damaged_images_are_named_and_the_others_kept() -> None:
     assert [name for name, _ in decoded.damaged] == ["short", "empty", "text", "float"]
     assert all(reason for _, reason in decoded.damaged)
     assert np.array_equal(decoded.images, np.stack([Recipe(16).decode(good)] * 2))
+
+
+def test_a_damaged_image_has_a_readable_reason() -> None:
+    good = encoded(Image.fromarray(pictures(1, 50, 50)[0]), "PNG")
+    files = {f"{at}": good[:at] + bytes(40) + good[at + 40 :] for at in range(0, len(good) - 40, 37)}
+    files |= {kind: encoded(Image.new("RGB", (9, 9)), kind)[:30] for kind in FORMATS}
+    damaged = Recipe(16).decode_all((name, lambda data=data: data) for name, data in files.items()).damaged
+    assert len(damaged) > 10
+    for _, reason in damaged:
+        assert reason.strip()
+        assert "object at" not in reason
+        assert "BytesIO" not in reason
 
 
 def test_a_file_that_runs_a_program_is_not_opened() -> None:
