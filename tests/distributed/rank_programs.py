@@ -1,10 +1,10 @@
 """What each of two ranks does in the tests: `torchrun rank_programs.py <program> <folder> <overrides>`."""
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import gan_lab.run
+from gan_lab.archs import dcgan
 from gan_lab.config import compose
 from gan_lab.data import write_array
 from gan_lab.distributed import collectives, env
 from gan_lab.distributed.batch_norm import synchronize
 from gan_lab.errors import UserError
+from gan_lab.losses import NonSaturating
 from gan_lab.metrics import Evaluator, Protocol
 from gan_lab.metrics.extractors import Extractor
 from gan_lab.run import run
-from gan_lab.training import Trainer
 
 # --- what one process and two ranks must agree on
 
@@ -168,31 +168,43 @@ IN_DOUBLE = [
 
 
 def stop(folder: Path, overrides: list[str]) -> int:
-    """Train until torchrun is told to stop, in iteration 5, by a rank that is slow from then on."""
-    step = Trainer.generator_step
+    """Train until torchrun is told to stop, in iteration 5, by a rank that waits for the signal it sends."""
 
-    def signalling(self: Trainer, iteration: int, *arguments: Any) -> dict[str, Tensor]:
-        if env.rank() == 1 and iteration == 5:
-            os.kill(os.getppid(), signal.SIGTERM)
-        if env.rank() == 1 and iteration >= 5:
-            time.sleep(0.2)
-        return step(self, iteration, *arguments)
+    def stop_torchrun() -> None:
+        reader, writer = os.pipe()
+        handler: Any = signal.getsignal(signal.SIGTERM)
 
-    Trainer.generator_step = signalling  # type: ignore[method-assign]
+        def tell(*arguments: Any) -> None:
+            handler(*arguments)
+            os.write(writer, b".")
+
+        signal.signal(signal.SIGTERM, tell)
+        os.kill(os.getppid(), signal.SIGTERM)
+        os.read(reader, 1)
+
+    _on_second_rank_in_iteration(5, stop_torchrun)
     return train(folder, overrides)
 
 
 def fail(folder: Path, overrides: list[str]) -> int:
     """One rank has a defect of its own."""
-    step = Trainer.generator_step
 
-    def failing(self: Trainer, iteration: int, *arguments: Any) -> dict[str, Tensor]:
-        if env.rank() == 1 and iteration == 3:
-            raise ZeroDivisionError("a defect of one rank")
-        return step(self, iteration, *arguments)
+    def defect() -> None:
+        raise ZeroDivisionError("a defect of one rank")
 
-    Trainer.generator_step = failing  # type: ignore[method-assign]
+    _on_second_rank_in_iteration(3, defect)
     return train(folder, overrides)
+
+
+def _on_second_rank_in_iteration(number: int, action: Callable[[], None]) -> None:
+    loss, iterations = NonSaturating.generator, itertools.count(1)
+
+    def generator(self: NonSaturating, fake: Tensor) -> Tensor:
+        if next(iterations) == number and env.rank() == 1:
+            action()
+        return loss(self, fake)
+
+    NonSaturating.generator = generator  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
@@ -209,20 +221,28 @@ def in_double() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _left_in(folder: Path) -> Iterator[None]:
-    conclude = gan_lab.run._train
-
-    def leaving(trainer: Trainer, *arguments: Any) -> str:
-        state = conclude(trainer, *arguments)
-        parts = {name: part.state_dict() for name, part in trainer._parts().items()}
-        rank = env.rank()
-        torch.save({"iteration": trainer.iteration, "state": state, **parts}, folder / f"rank-{rank}.pt")
-        return state
-
-    gan_lab.run._train = leaving
-    try:
+    """Afterwards, the states of all networks and optimizers that were made inside the block."""
+    made: dict[str, list[Any]] = {"networks": [], "optimizers": []}
+    with contextlib.ExitStack() as undo:
+        for owner in (dcgan.Generator, dcgan.Discriminator):
+            for name in ("__init__", "__setstate__"):  # by which a copy is made, such as the moving average
+                undo.callback(_note_calls(owner, name, made["networks"]))
+        undo.callback(_note_calls(torch.optim.Adam, "__init__", made["optimizers"]))
         yield
-    finally:
-        gan_lab.run._train = conclude
+    states = {kind: dict(enumerate(part.state_dict() for part in parts)) for kind, parts in made.items()}
+    torch.save(states, folder / f"rank-{env.rank()}.pt")
+
+
+def _note_calls(owner: Any, name: str, noted: list[Any]) -> Callable[[], None]:
+    """Collect the objects whose method is called; returns what ends that."""
+    original = getattr(owner, name)
+
+    def noting(self: Any, *arguments: Any, **named: Any) -> None:
+        original(self, *arguments, **named)
+        noted.append(self)
+
+    setattr(owner, name, noting)
+    return lambda: setattr(owner, name, original)
 
 
 PROGRAMS = {program.__name__: program for program in (everything, stop, fail)}
