@@ -13,8 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples in every run, so that a result can be repeated; they may take as long as they like.
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("repeatable")
 
 ROOT = Path(__file__).resolve().parent.parent
+PATIENCE = "1800"  # seconds, where something must have a time-out
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,6 +39,11 @@ def _nobody_s_wandb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("NETRC", str(folder / "netrc"))
         for kind in ("CONFIG", "CACHE", "DATA"):
             patch.setenv(f"WANDB_{kind}_DIR", str(folder / kind.lower()))
+        # Its service, which is on this machine, may take as long as it likes.
+        for timeout in ("X_SERVICE_WAIT", "INIT_TIMEOUT"):
+            patch.setenv(f"WANDB_{timeout}", PATIENCE)
+        patch.setattr("gan_lab.tracking.wandb.CONNECTION_TIMEOUT", int(PATIENCE))
+        patch.setattr("gan_lab.tracking.wandb.UPLOAD_TIMEOUT", int(PATIENCE))
         yield
 
 
@@ -60,6 +77,18 @@ def train_py(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
     return call
+
+
+@pytest.fixture
+def sigterm_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], list[str]]:
+    """Overrides by which `train.py` is sent a SIGTERM when the run of a seed records an iteration."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"), prepend=os.pathsep)
+
+    def overrides(seed: int, iteration: int) -> list[str]:
+        target = ["tracker.mode=offline", "+tracker._target_=signalling.Signalling"]
+        return [*target, f"+tracker.seed={seed}", f"+tracker.iteration={iteration}"]
+
+    return overrides
 
 
 @pytest.fixture(scope="session")

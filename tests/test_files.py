@@ -78,20 +78,18 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     versions = [str(k) * 100_000 for k in range(10)]
     write_text(path, versions[0])
-    seen, done = set(), threading.Event()
+    whole, seen = set(versions), set()
 
     def read() -> None:
-        while not done.is_set():
+        while seen < whole:  # until it has met every version, or something else
             seen.add(path.read_text())
 
     reader = threading.Thread(target=read)
     reader.start()
-    for _ in range(10):
+    while reader.is_alive():
         for version in versions:
             write_text(path, version)
-    done.set()
-    reader.join()
-    assert seen <= set(versions)
+    assert seen == whole
 
 
 @pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])

@@ -3,6 +3,9 @@
 `python tests/crash/kill_and_resume.py --kills 200 --seed 0` ends with status 0 if every run that was killed
 and resumed left the same bits as one that was left alone: every row of metrics.jsonl but speed and memory,
 each iteration once, every sample grid, the generator, and all tensors of the last checkpoints.
+
+No clock decides when a kill comes: a process dies at a call of a function whose number is drawn, so that the
+seed says where, however fast the machine is.
 """
 
 import argparse
@@ -11,6 +14,7 @@ import collections
 import contextlib
 import functools
 import io
+import itertools
 import json
 import os
 import random
@@ -18,14 +22,14 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
+import safetensors.torch
 import sklearn.datasets  # noqa: F401  # all that a run imports late, so that a start takes a moment
 import torch
 import wandb  # noqa: F401
@@ -39,7 +43,6 @@ from gan_lab.runs import checkpoint
 from gan_lab.runs.directory import FINISHED, RunDirectory
 from gan_lab.tracking import JsonLines
 from gan_lab.tracking.wandb import WandbTracker
-from gan_lab.training import Trainer, trainer
 
 DEMO = [
     "experiment=tiny",
@@ -61,38 +64,51 @@ SETTINGS = (
     "norm=none loss=wgan_gp metrics.kid=true metrics.kid_subset_size=9 metrics.prc=true probes.audit_every=8",
 )
 
-# Where a kill is aimed: (moment, owner, name of the function, seconds after the call within which it comes).
-AIMS: tuple[tuple[str, Any, str, float], ...] = (
-    ("step", Trainer, "iterate", 0.03),
-    ("evaluation", Evaluator, "evaluate", 0.1),
-    ("sample grid", trainer, "write_grid", 0.02),
-    ("record", JsonLines, "log", 0.001),
-    ("checkpoint", checkpoint, "save", 0.02),
-    ("rename", os, "replace", 0.0),
-    ("flush to disk", os, "fsync", 0.0),
-    ("deletion", os, "unlink", 0.0),
-    ("generator", Trainer, "write_generator", 0.005),
+# Where a kill is aimed: (moment, owner, name of the function, calls and returns after it begins within which
+# the kill comes: about as many as it makes itself).
+AIMS: tuple[tuple[str, Any, str, int], ...] = (
+    ("step", torch.Tensor, "backward", 40_000),
+    ("evaluation", Evaluator, "evaluate", 14_000),
+    ("sample grid", PIL.Image.Image, "save", 400),
+    ("record", JsonLines, "log", 60),
+    ("checkpoint", checkpoint, "save", 72_000),
+    ("rename", os, "replace", 0),
+    ("flush to disk", os, "fsync", 0),
+    ("deletion", os, "unlink", 0),
+    ("generator", safetensors.torch, "serialize", 2_000),
 )
 TORN = "half a file"
-WANDB_FINISH = ("W&B finish", WandbTracker, "finish", 1.0)
+WANDB_FINISH = ("W&B finish", WandbTracker, "finish", 1_500)
 ANYTIME = "any time"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """When one process is to die: at the `number`-th call of something, `delay` seconds into it."""
+    """How one process is made to die."""
 
     moment: str
     arm: Callable[[], None]
-    timeout: float | None = None  # for ANYTIME: the parent kills after so many seconds
 
 
 def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def at_call(owner: Any, name: str, number: int, delay: float) -> None:
-    """Let this process die `delay` seconds after the `number`-th call of `owner.name` begins."""
+def die_after(count: int) -> None:
+    """Let this process die once this thread has made `count` calls of functions and returns from them."""
+    left = count
+
+    def step(*_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            kill_self()
+
+    sys.setprofile(step)
+
+
+def at_call(owner: Any, name: str, number: int, count: int) -> None:
+    """Let this process die `count` calls and returns after the `number`-th call of `owner.name` begins."""
     original, calls = getattr(owner, name), 0
 
     @functools.wraps(original)
@@ -100,9 +116,7 @@ def at_call(owner: Any, name: str, number: int, delay: float) -> None:
         nonlocal calls
         calls += 1
         if calls == number:
-            if delay == 0:
-                kill_self()
-            threading.Timer(delay, kill_self).start()
+            die_after(count)
         return original(*arguments, **named)
 
     setattr(owner, name, wrapper)
@@ -123,23 +137,23 @@ def in_mid_write(number: int, share: float) -> None:
     Path.write_bytes = write_bytes  # type: ignore[method-assign]
 
 
-def draw_plan(rng: random.Random, with_wandb: bool, duration: float) -> Plan:
-    """A death at random; `duration` is that of an undisturbed run."""
+def draw_plan(rng: random.Random, with_wandb: bool, length: int) -> Plan:
+    """A death at random; `length` is the number of calls and returns of an undisturbed run."""
     if with_wandb and rng.random() < 0.5:
         moment, owner, name, longest = WANDB_FINISH
-        return Plan(moment, functools.partial(at_call, owner, name, 1, rng.uniform(0, longest)))
+        return Plan(moment, functools.partial(at_call, owner, name, 1, rng.randint(0, longest)))
     if rng.random() < 0.4:
-        return Plan(ANYTIME, lambda: None, rng.uniform(0, duration))
+        return Plan(ANYTIME, functools.partial(die_after, rng.randrange(length)))
     index = rng.randrange(len(AIMS) + 1)
     if index == len(AIMS):
         return Plan(TORN, functools.partial(in_mid_write, rng.randint(1, 3), rng.random()))
     moment, owner, name, longest = AIMS[index]
-    number = 1 if name == "write_generator" else rng.randint(1, 4)
-    return Plan(moment, functools.partial(at_call, owner, name, number, rng.uniform(0, longest)))
+    number = 1 if moment == "generator" else rng.randint(1, 4)
+    return Plan(moment, functools.partial(at_call, owner, name, number, rng.randint(0, longest)))
 
 
-def in_child(work: Callable[[], int], log: Path, timeout: float | None = None) -> int:
-    """Fork, do `work`, return its exit status, -9 if it was killed; after `timeout` seconds this kills it."""
+def in_child(work: Callable[[], int], log: Path) -> int:
+    """Fork, do `work`, return its exit status, -9 if it was killed."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
@@ -156,14 +170,6 @@ def in_child(work: Callable[[], int], log: Path, timeout: float | None = None) -
             sys.stderr.flush()
         finally:
             os._exit(status)
-    if timeout is not None:
-        end = time.monotonic() + timeout
-        while time.monotonic() < end:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.001)
-        os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -172,6 +178,16 @@ def train(config: DictConfig, plan: Plan | None = None) -> int:
     if plan:
         plan.arm()
     return run(config).exit_status
+
+
+def train_counting(config: DictConfig, path: Path) -> int:
+    """Train, and write down how many calls of functions and returns from them that takes."""
+    calls = itertools.count()
+    sys.setprofile(lambda *_: next(calls) and None)
+    status = train(config)
+    sys.setprofile(None)
+    path.write_text(str(next(calls)))
+    return status
 
 
 def directory_of(config: DictConfig) -> RunDirectory:
@@ -258,22 +274,22 @@ def torment(folder: Path, kills: int, seed: int) -> Report:
     rng, report = random.Random(seed), Report(collections.Counter())
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
-    references: dict[str, tuple[RunDirectory, float]] = {}
+    references: dict[str, tuple[RunDirectory, int]] = {}
     while report.kills.total() < kills:
         setting = SETTINGS[report.runs % len(SETTINGS)]
         common = [*DEMO, *setting.split(), f"paths.data={folder / 'data'}"]
         if setting not in references:
             references[setting] = undisturbed(common, folder, log)
-        reference, duration = references[setting]
+        reference, length = references[setting]
         # Every eighth run keeps a W&B record too, which takes seconds more; the references never do.
         with_wandb = report.runs % 8 == 3
         tracker = "tracker.mode=offline" if with_wandb else "tracker=local"
         config = compose([*common, tracker, f"paths.outputs={folder / str(report.runs)}"])
         status = -signal.SIGKILL
         while status == -signal.SIGKILL:
-            plan = draw_plan(rng, with_wandb, duration) if report.kills.total() < kills else None
+            plan = draw_plan(rng, with_wandb, length) if report.kills.total() < kills else None
             report.starts += 1
-            status = in_child(functools.partial(train, config, plan), log, plan and plan.timeout)
+            status = in_child(functools.partial(train, config, plan), log)
             if status == -signal.SIGKILL:
                 assert plan, "killed by somebody else"
                 report.kills[plan.moment] += 1
@@ -285,16 +301,15 @@ def torment(folder: Path, kills: int, seed: int) -> Report:
     return report
 
 
-def undisturbed(common: list[str], folder: Path, log: Path) -> tuple[RunDirectory, float]:
-    """A run that nobody kills, and how long it takes; done twice, because the first prepares the data."""
-    outputs = (folder / "first", folder / "second")
+def undisturbed(common: list[str], folder: Path, log: Path) -> tuple[RunDirectory, int]:
+    """A run that nobody kills, and its calls and returns; done twice, as the first prepares the data."""
+    outputs, calls = (folder / "first", folder / "second"), folder / "calls.txt"
     runs = [compose([*common, "tracker=local", f"paths.outputs={path}"]) for path in outputs]
     for config in runs:
-        begin = time.monotonic()
-        assert in_child(functools.partial(train, config), log) == 0, log.read_text()
+        assert in_child(functools.partial(train_counting, config, calls), log) == 0, log.read_text()
     first, second = map(directory_of, runs)
     assert not list(differences(first, second)), "two undisturbed runs differ"
-    return first, time.monotonic() - begin
+    return first, int(calls.read_text())
 
 
 def main() -> int:
@@ -305,7 +320,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     given = parser.parse_args()
-    begin = time.monotonic()
     for variable in [name for name in os.environ if name.startswith("WANDB_")]:
         del os.environ[variable]
     with contextlib.ExitStack() as stack:
@@ -323,7 +337,7 @@ def main() -> int:
         print(f"{count:5} kills at {moment}")
     print(
         f"{report.kills.total()} kills of {report.runs} runs ({report.wandb_runs} with W&B) in "
-        f"{report.starts} starts: all bit-identical to undisturbed ones, in {time.monotonic() - begin:.0f} s"
+        f"{report.starts} starts: all bit-identical to undisturbed ones"
     )
     return 0
 

@@ -1,25 +1,29 @@
 """Signals at awkward moments: the run is resumable, says so, and ends with the bits of an undisturbed one."""
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
+import safetensors.torch
+import torch
 from kill_and_resume import differences, rows_of
 
-from gan_lab import build
 from gan_lab.config import compose, resolved, run_directory
+from gan_lab.data import digits
+from gan_lab.losses import Hinge
 from gan_lab.metrics.evaluation import Evaluator
+from gan_lab.metrics.extractors import Extractor
 from gan_lab.run import run
 from gan_lab.runs import checkpoint
 from gan_lab.runs.directory import RunDirectory
 from gan_lab.tracking import JsonLines
-from gan_lab.training import Trainer, samples, trainer
 from gan_lab.training.stopping import SIGNALS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -84,13 +88,13 @@ def at_call(patch: pytest.MonkeyPatch, owner: Any, name: str, number: int, *sign
 
 # moment: (owner, function, its call, the iteration after which the run stops)
 MOMENTS: dict[str, tuple[Any, str, int, int]] = {
-    "a discriminator update": (Trainer, "discriminator_step", 4, 4),
-    "between two logged iterations": (Trainer, "generator_step", 7, 7),
+    "a discriminator update": (Hinge, "discriminator", 4, 4),
+    "between two logged iterations": (Hinge, "generator", 7, 7),
     "the beginning of an evaluation": (Evaluator, "evaluate", 1, 8),
-    "the second batch of an evaluation": (Trainer, "_generate_unless_stopped", 2, 8),
+    "the second batch of an evaluation": (Extractor, "__call__", 2, 8),
     "the last evaluation": (Evaluator, "evaluate", 2, 12),
-    "a sample grid": (samples, "make_grid", 2, 10),
-    "the writing of a checkpoint": (checkpoint, "replacing", 2, 7),
+    "a sample grid": (PIL.Image.Image, "save", 2, 10),
+    "the writing of a checkpoint": (torch, "save", 2, 7),
     "a line of the record": (JsonLines, "log", 3, 5),
 }
 
@@ -119,7 +123,7 @@ def test_sigterm_at_any_moment_leaves_a_run_that_goes_on_to_the_same_bits(
 def test_each_signal_is_named_in_the_reason(
     number: signal.Signals, unjudged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_call(monkeypatch, Trainer, "generator_step", 2, number)
+    at_call(monkeypatch, Hinge, "generator", 2, number)
     assert run(compose(unjudged)).exit_status == INTERRUPTED
     status = directory(unjudged).read_status()
     assert status["reason"] == f"stopped by {number.name} after iteration 2"
@@ -129,7 +133,7 @@ def test_under_nohup_a_closing_terminal_stops_nothing(
     unjudged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    at_call(monkeypatch, Trainer, "generator_step", 2, signal.SIGHUP)
+    at_call(monkeypatch, Hinge, "generator", 2, signal.SIGHUP)
     assert run(compose(unjudged)).exit_status == 0
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
@@ -138,7 +142,7 @@ def test_further_signals_do_not_hurry_a_run_that_is_stopping(
     unjudged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-    at_call(monkeypatch, Trainer, "generator_step", 2, *others)
+    at_call(monkeypatch, Hinge, "generator", 2, *others)
     assert run(compose(unjudged)).exit_status == INTERRUPTED
     status = directory(unjudged).read_status()
     assert (status["iteration"], status["reason"]) == (2, "stopped by SIGTERM after iteration 2")
@@ -147,13 +151,13 @@ def test_further_signals_do_not_hurry_a_run_that_is_stopping(
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
-        (Trainer, "discriminator_step", 4),
-        (Trainer, "_generate_unless_stopped", 2),
-        (trainer, "write_grid", 2),
-        (checkpoint, "replacing", 2),
-        (checkpoint, "_digest", 2),
+        (Hinge, "discriminator", 4),
+        (Extractor, "__call__", 2),
+        (PIL.Image.Image, "save", 2),
+        (torch, "save", 2),
+        (hashlib, "file_digest", 2),
         (JsonLines, "length", 3),
-        (Trainer, "write_generator", 1),
+        (safetensors.torch, "serialize", 1),
     ],
 )
 def test_a_second_ctrl_c_leaves_at_once_with_whole_files(
@@ -187,23 +191,20 @@ def test_a_signal_before_training_ends_the_program_as_interrupted_with_nothing_w
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    at_call(monkeypatch, build, "load_images", 1, number)
+    at_call(monkeypatch, digits, "prepare", 1, number)
     assert run(compose(small)).exit_status == INTERRUPTED
     assert "Traceback" not in capsys.readouterr().err
     assert not directory(small).root.exists()
 
 
-def test_sigterm_in_a_sweep_s_third_job(unjudged: list[str], tmp_path: Path) -> None:
-    overrides = [*unjudged, "train.iterations=100", "train.log_every=20", "probes.every=0"]
-    overrides += ["train.sample_every=0", "train.checkpoint_every=40"]
+def test_sigterm_in_a_sweep_s_third_job(
+    unjudged: list[str], tmp_path: Path, sigterm_at: Callable[[int, int], list[str]]
+) -> None:
+    overrides = [*unjudged, "train.log_every=4", "probes.every=0", "train.sample_every=0"]
     jobs = [directory([*overrides, f"seed={seed}"]) for seed in (0, 1, 2)]
     command = [sys.executable, str(ROOT / "train.py"), "-m", "seed=0,1,2", *overrides]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as sweep:
-        while not jobs[2].metrics.exists() and sweep.poll() is None:
-            time.sleep(0.01)
-        sweep.terminate()
-        said, _ = sweep.communicate()
-    assert sweep.returncode == INTERRUPTED, said.decode()
+    stopped = subprocess.run([*command, *sigterm_at(2, 4)], cwd=tmp_path, capture_output=True, text=True)
+    assert stopped.returncode == INTERRUPTED, stopped.stderr
     assert [job.read_status()["state"] for job in jobs] == ["finished", "finished", "interrupted"]
     resumed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+HERE = Path(__file__).resolve().parent
 Torchrun = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -17,7 +17,7 @@ def torchrun(tmp_path_factory: pytest.TempPathFactory) -> Torchrun:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
 
     def call(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        launcher = [sys.executable, str(HERE / "patient_torchrun.py"), "--standalone", "--nproc-per-node=2"]
         command = [*launcher, str(script), *arguments]
         return subprocess.run(
             command, cwd=elsewhere, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
@@ -28,9 +28,9 @@ def torchrun(tmp_path_factory: pytest.TempPathFactory) -> Torchrun:
 
 @pytest.fixture(scope="session")
 def train_py() -> Path:
-    return ROOT / "train.py"
+    return HERE / "patient_train.py"
 
 
 @pytest.fixture(scope="session")
 def rank_programs_py() -> Path:
-    return ROOT / "tests" / "distributed" / "rank_programs.py"
+    return HERE / "rank_programs.py"

@@ -1,10 +1,10 @@
 """What each of two ranks does in the tests: `torchrun rank_programs.py <program> <folder> <overrides>`."""
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from gan_lab.data import write_array
 from gan_lab.distributed import collectives, env
 from gan_lab.distributed.batch_norm import synchronize
 from gan_lab.errors import UserError
+from gan_lab.losses import NonSaturating
 from gan_lab.metrics import Evaluator, Protocol
 from gan_lab.metrics.extractors import Extractor
 from gan_lab.run import run
-from gan_lab.training.gan import Gan, Measure, UpdateInputs
+from gan_lab.training.gan import Gan
 
 # --- what one process and two ranks must agree on
 
@@ -168,32 +169,43 @@ IN_DOUBLE = [
 
 
 def stop(folder: Path, overrides: list[str]) -> int:
-    """Train until torchrun is told to stop, in iteration 5, by a rank that is slow from then on."""
-    step = Gan.generator_step
+    """Train until torchrun is told to stop, in iteration 5, by a rank that waits for the signal it sends."""
 
-    def signalling(self: Gan, inputs: UpdateInputs, measure: Measure) -> dict[str, Tensor]:
-        iteration = self.iteration + 1
-        if env.rank() == 1 and iteration == 5:
-            os.kill(os.getppid(), signal.SIGTERM)
-        if env.rank() == 1 and iteration >= 5:
-            time.sleep(0.2)
-        return step(self, inputs, measure)
+    def stop_torchrun() -> None:
+        reader, writer = os.pipe()
+        handler: Any = signal.getsignal(signal.SIGTERM)
 
-    Gan.generator_step = signalling  # type: ignore[method-assign]
+        def tell(*arguments: Any) -> None:
+            handler(*arguments)
+            os.write(writer, b".")
+
+        signal.signal(signal.SIGTERM, tell)
+        os.kill(os.getppid(), signal.SIGTERM)
+        os.read(reader, 1)
+
+    _on_second_rank_in_iteration(5, stop_torchrun)
     return train(folder, overrides)
 
 
 def fail(folder: Path, overrides: list[str]) -> int:
     """One rank has a defect of its own."""
-    step = Gan.generator_step
 
-    def failing(self: Gan, inputs: UpdateInputs, measure: Measure) -> dict[str, Tensor]:
-        if env.rank() == 1 and self.iteration == 2:
-            raise ZeroDivisionError("a defect of one rank")
-        return step(self, inputs, measure)
+    def defect() -> None:
+        raise ZeroDivisionError("a defect of one rank")
 
-    Gan.generator_step = failing  # type: ignore[method-assign]
+    _on_second_rank_in_iteration(3, defect)
     return train(folder, overrides)
+
+
+def _on_second_rank_in_iteration(number: int, action: Callable[[], None]) -> None:
+    loss, iterations = NonSaturating.generator, itertools.count(1)
+
+    def generator(self: NonSaturating, fake: Tensor) -> Tensor:
+        if next(iterations) == number and env.rank() == 1:
+            action()
+        return loss(self, fake)
+
+    NonSaturating.generator = generator  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

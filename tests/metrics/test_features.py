@@ -2,7 +2,6 @@
 
 import dataclasses
 import multiprocessing
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -201,15 +200,18 @@ def test_a_folder_that_cannot_be_written_costs_the_cache_and_not_the_run(
     assert "cannot be cached" in warnings_of_metrics.text
 
 
-class Slow(nn.Module):
-    """Takes its time over every batch, so that two processes surely overlap."""
+class Meeting(nn.Module):
+    """In its first batch it waits for the other process's, so that the two surely overlap."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
+        self.has_met = False
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        time.sleep(0.02)
+        if not self.has_met:
+            barrier_of_all.wait()
+            self.has_met = True
         flat = pixels.float().flatten(1)[:, :5]
         return flat, flat
 
@@ -221,8 +223,7 @@ def _meet_at(barrier: Any) -> None:
 
 
 def _compute(path: Path, folder: Path) -> tuple[Any, Any]:
-    barrier_of_all.wait()
-    statistics, kept = of_real(open_array(path), ALL, Extractor(Slow(), {}, ""), folder, batch_size=3)
+    statistics, kept = of_real(open_array(path), ALL, Extractor(Meeting(), {}, ""), folder, batch_size=3)
     return statistics["sigma"].tolist(), kept.tolist()
 
 
@@ -231,12 +232,12 @@ def test_processes_at_once_agree_and_leave_one_whole_cache(
 ) -> None:
     real, folder = array_of(images(30, seed=1)), tmp_path / "cache"
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(2, timeout=60)  # so that a failure in one does not hang the other
+    barrier = context.Barrier(2, timeout=1800)  # so that a failure in one does not hang the other
     with ProcessPoolExecutor(2, context, initializer=_meet_at, initargs=(barrier,)) as workers:
         first, second = workers.map(_compute, [real.path] * 2, [folder] * 2)
     assert first == second
     assert len(list(folder.iterdir())) == 2  # statistics and features, and nothing half-written
-    extractor = Extractor(Slow(), {}, "")
+    extractor = Extractor(Meeting(), {}, "")
     extractor.network.forward = lambda pixels: pytest.fail("computed again")  # type: ignore[method-assign]
     of_real(real, ALL, extractor, folder, batch_size=30)
 

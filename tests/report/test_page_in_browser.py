@@ -32,6 +32,7 @@ FLAGS = [
 ]
 EVIL = "<img src=x onerror='window.hacked=1'></script><b>sn</b>"
 WIDE, PHONE = (1280, 900), (390, 844)
+PATIENCE_MS = 1_800_000  # for what comes in a moment, on however slow a machine
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +59,10 @@ def address(sweep: Path) -> str:
 def tab() -> Iterator["sync_api.Page"]:
     """One tab for all tests, which open the page anew."""
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser.new_page(color_scheme="light")
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE_MS)
+        page = browser.new_page(color_scheme="light")
+        page.set_default_timeout(PATIENCE_MS)
+        yield page
         browser.close()
 
 
@@ -78,7 +81,7 @@ def page(request: pytest.FixtureRequest, tab: "sync_api.Page", address: str) -> 
     for event, note in watched.items():
         tab.on(event, note)
     tab.goto(address)
-    tab.locator("html[data-ready]").wait_for(state="attached", timeout=60_000)
+    tab.locator("html[data-ready]").wait_for(state="attached")
     yield tab
     for event, note in watched.items():
         tab.remove_listener(event, note)
@@ -100,7 +103,7 @@ def scroll_through(page: "sync_api.Page") -> None:
 
 def eventually(page: "sync_api.Page", expression: str) -> None:
     """Waits until it is true. The page's policy forbids Playwright's own way, which is `eval`."""
-    for _ in range(600):
+    for _ in range(PATIENCE_MS // 50):
         if page.evaluate(expression):
             return
         page.wait_for_timeout(50)

@@ -24,7 +24,12 @@ def directory(tmp_path: Path) -> RunDirectory:
     return made
 
 
-def test_the_status_says_how_where_and_with_what(directory: RunDirectory) -> None:
+def test_the_status_says_how_where_and_with_what(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda *command, **how: run(*command, **{**how, "timeout": None}))
+    run_directory._git_revision.cache_clear()  # git may take as long as it likes
     before = time.time()
     directory.write_status("diverged", 40, "loss/d is nan", 7, "cpu", diverged_at=41, layer="3")
     status = json.loads(directory.status.read_text())

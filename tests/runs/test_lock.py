@@ -9,10 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -24,12 +26,12 @@ from gan_lab.runs.directory import RunDirectory
 from gan_lab.runs.lock import RunLock
 
 OWNER = """
-import sys, time
+import sys
 from pathlib import Path
 from gan_lab.runs.lock import RunLock
 with RunLock(Path(sys.argv[1])):
     print("locked", flush=True)
-    time.sleep(600)
+    sys.stdin.read()  # until it is killed
 """
 
 
@@ -37,7 +39,7 @@ with RunLock(Path(sys.argv[1])):
 def owned(path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the lock."""
     command = [sys.executable, "-c", OWNER, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         try:
             assert process.stdout.readline() == "locked\n"
@@ -46,11 +48,26 @@ def owned(path: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+NOW = 1e9  # by the clock of the file system
+
+
+@pytest.fixture
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new file is of the time NOW, however long a test takes."""
+    new_file = tempfile.TemporaryFile
+
+    def of_now(**options: Any) -> IO[bytes]:
+        file = new_file(**options)
+        os.utime(file.fileno(), (NOW, NOW))
+        return file
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", of_now)
+
+
 def leave(path: Path, owner: object, seconds_ago: float) -> None:
-    """A lock file as an owner left it whose last sign of life is some time ago."""
+    """A lock file as an owner left it whose last sign of life is some time ago, by the stopped clock."""
     path.write_text(owner if isinstance(owner, str) else json.dumps(owner))
-    then = time.time() - seconds_ago
-    os.utime(path, (then, then))
+    os.utime(path, (NOW - seconds_ago,) * 2)
 
 
 def refused(path: Path) -> str:
@@ -97,10 +114,11 @@ def test_the_lock_can_be_taken_again_after_it_was_left(tmp_path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "run-lock"]
 
 
+@pytest.mark.usefixtures("stopped_clock")
 def test_an_owner_on_another_host_is_believed_while_it_gives_signs_of_life(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     elsewhere = {"host": f"not-{socket.gethostname()}", "pid": 4711}
-    leave(path, elsewhere, seconds_ago=lock.STALE - 20)
+    leave(path, elsewhere, seconds_ago=lock.STALE - 1)
     message = refused(path)
     assert f"process 4711 on host not-{socket.gethostname()}" in message
     assert json.loads(path.read_text()) == elsewhere
@@ -110,6 +128,7 @@ def test_an_owner_on_another_host_is_believed_while_it_gives_signs_of_life(tmp_p
         assert json.loads(path.read_text())["host"] == socket.gethostname()
 
 
+@pytest.mark.usefixtures("stopped_clock")
 def test_this_host_s_clock_does_not_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hosts' clocks differ; the file's times come from one clock, its file system's."""
     leave(tmp_path / "lock", {"host": "elsewhere", "pid": 1}, seconds_ago=0)
@@ -117,12 +136,14 @@ def test_this_host_s_clock_does_not_decide(tmp_path: Path, monkeypatch: pytest.M
     assert "process 1 on host elsewhere" in refused(tmp_path / "lock")
 
 
+@pytest.mark.usefixtures("stopped_clock")
 def test_a_dead_owner_on_this_host_is_recognized_at_once(tmp_path: Path) -> None:
     leave(tmp_path / "lock", {"host": socket.gethostname(), "pid": os.getpid()}, seconds_ago=0)
     with RunLock(tmp_path / "lock"):
         pass
 
 
+@pytest.mark.usefixtures("stopped_clock")
 @pytest.mark.parametrize("content", ["", "{", "[1]", "\0" * 100, '{"host": 3}'])
 def test_a_spoilt_lock_file_of_a_dead_owner_does_no_harm(tmp_path: Path, content: str) -> None:
     leave(tmp_path / "lock", content, seconds_ago=lock.STALE + 1)
@@ -148,11 +169,14 @@ def test_the_owner_gives_signs_of_life_until_it_leaves(
     path = tmp_path / "lock"
     with RunLock(path):
         utime(path, (0, 0))
+        while beats.acquire(blocking=False):
+            pass  # of beats that may have come before that
         for _ in range(3):  # the first one fails, which does not end them
             beats.acquire()
         assert path.stat().st_mtime > 0
 
 
+@pytest.mark.usefixtures("stopped_clock")
 def test_without_locks_of_the_file_system_signs_of_life_decide_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """scripts/sweep_status.py: its exit status is what a monitor reads."""
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,8 @@ def test_live_it_ends_when_nothing_runs(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now)  # a run is dead after a minute without a sign of life
     folder = make_run(tmp_path, "sn", rows=4, grids=0, state="running")
     status = folder / "status.json"
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)

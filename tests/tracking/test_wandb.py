@@ -15,7 +15,6 @@ from wandb.sdk.lib import wbauth
 
 from gan_lab.config import compose, resolved, run_directory
 from gan_lab.run import run
-from gan_lab.tracking import wandb as tracking
 from gan_lab.tracking.base import RunInfo
 from gan_lab.tracking.wandb import WandbTracker, effective_mode
 
@@ -239,7 +238,14 @@ def test_an_unreachable_server_means_offline(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", NOWHERE)
-    monkeypatch.setattr(tracking, "CONNECTION_TIMEOUT", 1)
+    start = wandb.init
+
+    def impatient(*, mode: str, settings: wandb.Settings, **options: Any) -> Any:
+        if mode == "online":
+            settings.init_timeout = 1  # nobody will answer
+        return start(mode=mode, settings=settings, **options)
+
+    monkeypatch.setattr(wandb, "init", impatient)
     cfg = compose([*tiny, "tracker=wandb", "tracker.mode=online", "train.iterations=5"])
     assert run(cfg).exit_status == 0
 
