@@ -2,10 +2,14 @@
 
 import functools
 import re
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import stopping
 
 from gan_lab.config import compose, resolved, run_directory
 
@@ -30,10 +34,11 @@ class SweepOfSix:
     def directories(self) -> list[Path]:
         return [run_directory(resolved(compose([*self.common, *varied]))) for varied in RUNS]
 
-    def rows(self, place: int) -> int:
-        """How many lines a run has recorded so far."""
-        record = self.directories[place] / "metrics.jsonl"
-        return record.read_text().count("\n") if record.exists() else 0
+    def wait_until_held(self, place: int, process: subprocess.Popen[str]) -> None:
+        """Until `stopping.Hold` holds a run of the sweep that `process` launches."""
+        while not (self.directories[place] / stopping.HELD).exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
 
     def starts(self) -> list[list[int]]:
         """The iterations from which each run was started, as its log tells."""
