@@ -228,15 +228,7 @@ class Config(JudgeConfig):
 
     def identity(self) -> dict[str, Any]:
         """The part of the config that decides what the run computes."""
-        kept = _identity(self, self.plain)
-        if self.optimizer.decay != "none":  # the learning rate of every iteration depends on their number
-            kept["train"]["iterations"] = self.train.iterations
-        if self.dataset.verify and "verify" in self.plain["dataset"]:
-            # A verified archive is the same wherever it lies.
-            kept["dataset"] = {key: value for key, value in kept["dataset"].items() if key != "raw"}
-            prepare = {key: value for key, value in kept["dataset"]["prepare"].items() if key != "raw"}
-            kept["dataset"]["prepare"] = prepare
-        return _one_spelling(kept)
+        return identity(self.plain)
 
     @property
     def run_id(self) -> str:
@@ -353,14 +345,35 @@ def _missing(node: Any, prefix: str = "") -> Iterator[str]:
             yield from _missing(value, f"{prefix}{key}.")
 
 
-def _identity(model: BaseModel, plain: Mapping[str, Any]) -> dict[str, Any]:
+def identity(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of plain values that decides what a run computes; they need not be a whole config."""
+    kept = _identity(Config, plain)
+    decay = _at(plain, "optimizer", "decay")
+    if decay not in (None, "none") and isinstance(kept.get("train"), dict):
+        # The learning rate of every iteration depends on their number.
+        kept["train"]["iterations"] = _at(plain, "train", "iterations")
+    if _at(plain, "dataset", "verify"):  # a verified archive is the same wherever it lies
+        dataset = kept["dataset"]
+        dataset.pop("raw", None)
+        if isinstance(dataset.get("prepare"), dict):
+            dataset["prepare"] = {key: value for key, value in dataset["prepare"].items() if key != "raw"}
+    return _one_spelling(kept)
+
+
+def _at(plain: Any, *keys: str) -> Any:
+    for key in keys:
+        plain = plain.get(key) if isinstance(plain, Mapping) else None
+    return plain
+
+
+def _identity(model: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
     kept = {}
     for key, value in plain.items():
-        field = type(model).model_fields.get(key)
+        field = model.model_fields.get(key) if hasattr(model, "model_fields") else None
         if field is not None and field.json_schema_extra == MEASURES:
             continue
-        child = getattr(model, key, None)
-        kept[key] = _identity(child, value) if isinstance(child, BaseModel) else value
+        child = field.annotation if field is not None else None
+        kept[key] = _identity(child, value) if isinstance(value, Mapping) else value
     return kept
 
 

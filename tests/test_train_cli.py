@@ -1,18 +1,25 @@
 """`python train.py` as it is typed: help, mistakes, sweeps and signals."""
 
+import json
 import re
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from sweeps import stopping
 
-from gan_lab.config import CONFIGS, compose, resolved, run_directory
+from gan_lab import sweep
+from gan_lab.config import CONFIGS, compose, load, resolved
 from gan_lab.run import run
 from gan_lab.runs.directory import RunDirectory
+from gan_lab.sweep.arguments import unreadable
 
 ROOT = Path(__file__).resolve().parent.parent
 Train = Callable[..., subprocess.CompletedProcess[str]]
@@ -33,7 +40,7 @@ def test_help_names_every_axis_and_choice_and_loads_nothing_heavy(tmp_path: Path
             assert listed[folder.name].split(", ") == sorted(path.stem for path in folder.glob("*.yaml"))
     imported = set(re.findall(r"\|\s+(\w+)$", answer.stderr, re.M))
     assert "hydra" in imported
-    assert not imported & {"torch", "numpy", "wandb", "sklearn", "PIL"}
+    assert not imported & {"torch", "numpy", "wandb", "sklearn", "PIL", "pydantic"}
     assert written(tmp_path) == []
 
 
@@ -44,8 +51,8 @@ def test_help_speaks_only_of_options_that_exist(train_py: Train) -> None:
     compose(shown)
     sweeps = re.findall(r"python train\.py -m ((?:\w\S*=\S+ )+)", text)
     assert sweeps
-    for sweep in sweeps:
-        for override in sweep.split():
+    for line in sweeps:
+        for override in line.split():
             key, values = override.split("=")
             assert all(compose([f"{key}={value}"]) for value in values.split(","))
 
@@ -76,6 +83,97 @@ def test_a_wrong_value_is_one_sentence_and_leaves_no_trace(train_py: Train, tmp_
     assert written(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("argument", "meant"),
+    [
+        ("dataset.path=/data/pics (1)", "/data/pics (1)"),
+        ("dataset.path=/data/Büro", "/data/Büro"),
+        ('dataset.path=it\'s, "here"\\', 'it\'s, "here"\\'),
+        ("dataset.path=~/[pics", str(Path.home() / "[pics")),
+        ("dataset.path=a=b", "a=b"),
+    ],
+)
+def test_a_value_that_hydra_cannot_read_is_answered_by_how_to_write_it(
+    argument: str, meant: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "seed=1", argument])
+    assert sweep.exit_status(lambda: pytest.fail("Hydra would refuse it in words of its grammar")) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: the argument {argument} cannot be read: ")
+    assert error.count("\n") == 1
+    (typed,) = shlex.split(error.partition(", as in ")[2])
+    assert compose(["dataset=folder", typed]).dataset.path == meant
+
+
+@pytest.mark.parametrize(
+    ("argument", "answer"),
+    [("norm", "has no ="), ("--norm sn", "has no ="), ("nörm=sn", "key"), ("a b=sn", "key")],
+)
+def test_an_argument_without_a_key_is_one_sentence(argument: str, answer: str) -> None:
+    sentence = unreadable(["-m", "seed=0,1", argument] if argument[0] != "-" else [argument[2:]])
+    assert sentence
+    assert argument.lstrip("-") in sentence
+    assert answer in sentence
+
+
+def test_words_that_hydra_can_read_are_left_to_it() -> None:
+    words = ["norm=none,sn", "+a.b=[1,{c: d}]", "~arch", "a='x (1)'", "seed=range(3)", "x=${y}", "e="]
+    assert unreadable(["-m", *words, "--config-dir", "a (1)"]) is None
+
+
+def test_a_world_size_that_is_no_number_is_one_sentence(
+    train_py: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "auto")
+    done = train_py("norm=sn")
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: WORLD_SIZE=auto .*\n", done.stderr)
+    assert written(tmp_path) == []
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_change_no_status_and_no_file(
+    closed: str, tiny: list[str], tmp_path: Path
+) -> None:
+    def status(*overrides: str) -> int:
+        command = shlex.join([sys.executable, str(ROOT / "train.py"), *overrides])
+        return subprocess.run(["sh", "-c", f"{command} {closed}"], cwd=tmp_path).returncode
+
+    for wrong in ("norm.scale=-1", "norm=spectral", "norm"):
+        assert status(wrong) == 2
+    overrides = [*tiny, "train.iterations=10"]
+    assert status(*overrides) == 0
+    directory = load(compose(overrides)).run_directory
+    assert json.loads((directory / "lock").read_text() or "{}") == {}
+    assert RunDirectory(directory).read_status()["state"] == "finished"
+
+
+def test_a_reader_that_has_left_hears_no_traceback(tmp_path: Path) -> None:
+    command = f"{shlex.join([sys.executable, str(ROOT / 'train.py'), '--help'])} | true"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "mode", [[], ["-m", "hydra.sweep.subdir=${hydra.job.override_dirname}/${norm.name}"]]
+)
+def test_a_changed_directory_changes_no_run(mode: list[str], tiny: list[str], tmp_path: Path) -> None:
+    """With hydra.job.chdir a relative path still means the directory where the command was typed."""
+    data = next(word for word in tiny if word.startswith("paths.data=")).partition("=")[2]
+    (tmp_path / "my data").symlink_to(data)
+    overrides = [*tiny[:-2], "train.iterations=10", "paths.data='my data'", "paths.outputs=out"]
+    folder = ["hydra.run.dir=elsewhere"] if not mode else []
+    for chdir, answer in (("true", "finished after"), ("false", "finished before")):
+        command = [sys.executable, str(ROOT / "train.py"), *mode, *overrides, *folder]
+        done = subprocess.run(
+            [*command, f"hydra.job.chdir={chdir}"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert answer in done.stdout
+    status = tmp_path / load(compose(overrides)).run_directory / "status.json"
+    assert list(tmp_path.rglob("status.json")) == [status]
+
+
 def test_the_composed_config_is_printed(train_py: Train) -> None:
     overrides = ["norm=ssn", "seed=3", "optimizer.d_lr=3e-4", "experiment=tiny"]
     done = train_py(*overrides, "--cfg", "job", "--resolve")
@@ -87,7 +185,7 @@ def test_the_composed_config_is_printed(train_py: Train) -> None:
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Any, list[str], Path]:
+def swept(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Any, list[str], Path]:
     """Two norms and two seeds, with steps so long that only a norm can bear them."""
     folder = tmp_path_factory.mktemp("sweep")
     common = ["experiment=tiny", "metrics=none", "device=cpu", "train.iterations=10", "optimizer.d_lr=3"]
@@ -98,21 +196,21 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Any, li
 
 
 def directories(common: list[str], norm: str) -> list[Path]:
-    return [run_directory(resolved(compose([*common, f"norm={norm}", f"seed={seed}"]))) for seed in (0, 1)]
+    return [load(compose([*common, f"norm={norm}", f"seed={seed}"])).run_directory for seed in (0, 1)]
 
 
 def test_a_sweep_is_a_run_for_each_pair_where_the_single_command_would_lie(
-    sweep: tuple[Any, list[str], Path],
+    swept: tuple[Any, list[str], Path],
 ) -> None:
-    _, common, folder = sweep
+    _, common, folder = swept
     expected = [*directories(common, "none"), *directories(common, "sn")]
     assert len(set(expected)) == 4
     found = (folder / "outputs").rglob("status.json")
     assert {path.parent for path in found} == set(expected)
 
 
-def test_a_diverged_run_is_a_result_and_the_sweep_goes_on(sweep: tuple[Any, list[str], Path]) -> None:
-    done, common, _ = sweep
+def test_a_diverged_run_is_a_result_and_the_sweep_continues(swept: tuple[Any, list[str], Path]) -> None:
+    done, common, _ = swept
     states = [RunDirectory(path).read_status()["state"] for path in directories(common, "none")]
     assert states == ["diverged", "diverged"]
     states = [RunDirectory(path).read_status()["state"] for path in directories(common, "sn")]
@@ -122,9 +220,9 @@ def test_a_diverged_run_is_a_result_and_the_sweep_goes_on(sweep: tuple[Any, list
 
 
 def test_each_run_of_a_sweep_is_its_own_wandb_run(
-    sweep: tuple[Any, list[str], Path], wandb_records: Callable[[Path], list[Any]], recorded: Recorded
+    swept: tuple[Any, list[str], Path], wandb_records: Callable[[Path], list[Any]], recorded: Recorded
 ) -> None:
-    _, common, _ = sweep
+    _, common, _ = swept
     ids, groups = set(), []
     for norm, state in (("none", "diverged"), ("sn", "finished")):
         for directory in directories(common, norm):
@@ -147,37 +245,46 @@ def test_each_run_of_a_sweep_is_its_own_wandb_run(
     assert groups[0] == groups[1] != groups[2] == groups[3]  # the seeds of one setting together
 
 
-def test_a_sweep_leaves_nothing_where_it_was_started(sweep: tuple[Any, list[str], Path]) -> None:
-    _, _, folder = sweep
+def test_a_sweep_leaves_nothing_where_it_was_started(swept: tuple[Any, list[str], Path]) -> None:
+    _, _, folder = swept
     assert [path.name for path in folder.iterdir()] == ["outputs"]
 
 
 # --- signals
 
 
-def test_sigterm_ends_a_sweep_and_the_interrupted_run_goes_on_bit_for_bit(
-    tiny: list[str],
-    tmp_path: Path,
-    train_py: Train,
-    recorded: Recorded,
-    sigterm_at: Callable[[int, int], list[str]],
+def test_sigterm_ends_a_sweep_and_the_interrupted_run_resumes_bit_for_bit(
+    tiny: list[str], tmp_path: Path, recorded: Recorded
 ) -> None:
     overrides = [*tiny, "train.iterations=50", "probes.every=50"]
     overrides += ["train.sample_every=25", "train.checkpoint_every=1000"]
     seeds = [[*overrides, f"seed={seed}"] for seed in (0, 1)]
-    first, second = (run_directory(resolved(compose(seed))) for seed in seeds)
-    done = train_py("-m", "seed=0,1", *overrides, *sigterm_at(0, 20))
-    assert done.returncode == 4, done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+    first, second = (load(compose(seed)).run_directory for seed in seeds)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "-m", "seed=0,1", *overrides, *stopping.options("Hold")],
+        env=stopping.environment("/seed0", 20),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (first / stopping.HELD).exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    out, error = process.communicate()
+    assert process.returncode == 4, error
+    assert "Traceback" not in out + error
     stopped = RunDirectory(first).read_status()
-    assert (stopped["state"], stopped["iteration"]) == ("interrupted", 20)
+    assert stopped["state"] == "interrupted"
+    assert stopped["iteration"] == 20
     assert "SIGTERM" in stopped["reason"]
     assert not second.exists()  # the rest of the sweep is not started
 
     undisturbed = [*seeds[0], f"paths.outputs={tmp_path}/undisturbed"]
     for command in (seeds[0], undisturbed):
         assert run(compose(command)).exit_status == 0
-    expected = run_directory(resolved(compose(undisturbed)))
+    expected = load(compose(undisturbed)).run_directory
     assert [row["iteration"] for row in recorded(first)] == list(range(5, 51, 5))
     assert recorded(first) == recorded(expected)
     for name in ("generator.safetensors", "samples/00000025.png", "samples/00000050.png"):

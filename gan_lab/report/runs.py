@@ -87,7 +87,7 @@ def find(root: Path) -> tuple[list[Run], list[Damaged]]:
         directory = RunDirectory(folder)
         try:
             stored = directory.read_config()
-            config, decides = flatten(stored), flatten(_identity(stored))
+            config, decides = flatten(stored), flatten(identity(stored))
         except (UserError, ValueError) as error:
             damaged.append(Damaged(name, plain(str(error))))
             continue
@@ -131,19 +131,6 @@ def passed_over(runs: Iterable[Run]) -> str:
     named = [f"{copy} (of {run})" for copy, run in list(copies.items())[:MOST_NAMED]]
     named += [f"{len(copies) - MOST_NAMED} more"] if len(copies) > MOST_NAMED else []
     return f"Passed over as copies, which are no further seeds: {', '.join(named)}." if copies else ""
-
-
-def _identity(config: dict[str, Any]) -> dict[str, Any]:
-    try:
-        kept = identity(config)
-    except (
-        LookupError,
-        TypeError,
-        AttributeError,
-        UserError,
-    ):  # of another version, it can be wrong in any way
-        kept = config
-    return {key: part for key, part in kept.items() if key != "metrics"}  # they measure, and do not train
 
 
 def _folders(root: Path) -> Iterator[Path]:

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.trainers import trainer_for
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from benchmarks import MEASUREMENTS, Measurement, measure, overhead, plain, steps, training
 from benchmarks.program import Program, floating_point_operations
 from benchmarks.rows import Row
-from benchmarks.trainers import trainer_for
 
 TINY = ("dataset=cifar10", "arch.width=0.0625", "norm=sn", "train.batch_size=2", "device=cpu")
 

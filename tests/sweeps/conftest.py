@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from six_runs import CHECKPOINT_EVERY, ITERATIONS, LOG_EVERY, RUNS, SweepOfSix
 
-from gan_lab.config import compose, resolved, run_directory
+from gan_lab.config import compose, load
 from gan_lab.run import run
 
 
@@ -24,7 +24,7 @@ def _reference(_common: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
     outputs = tmp_path_factory.mktemp("one-after-another")
     configs = [compose([*_common, *varied, "tracker=local", f"paths.outputs={outputs}"]) for varied in RUNS]
     assert [run(config).exit_status for config in configs] == [0] * 6
-    return [run_directory(resolved(config)) for config in configs]
+    return [load(config).run_directory for config in configs]
 
 
 @pytest.fixture

@@ -2,12 +2,16 @@
 
 import functools
 import re
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gan_lab.config import compose, resolved, run_directory
+import stopping
+
+from gan_lab.config import compose, load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNS = [[f"norm={norm}", f"seed={seed}"] for norm in ("none", "sn", "bssn") for seed in (0, 1)]
@@ -28,12 +32,13 @@ class SweepOfSix:
 
     @functools.cached_property
     def directories(self) -> list[Path]:
-        return [run_directory(resolved(compose([*self.common, *varied]))) for varied in RUNS]
+        return [load(compose([*self.common, *varied])).run_directory for varied in RUNS]
 
-    def rows(self, place: int) -> int:
-        """How many lines a run has recorded so far."""
-        record = self.directories[place] / "metrics.jsonl"
-        return record.read_text().count("\n") if record.exists() else 0
+    def wait_until_held(self, place: int, process: subprocess.Popen[str]) -> None:
+        """Until `stopping.Hold` holds a run of the sweep that `process` launches."""
+        while not (self.directories[place] / stopping.HELD).exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
 
     def starts(self) -> list[list[int]]:
         """The iterations from which each run was started, as its log tells."""

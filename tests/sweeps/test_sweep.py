@@ -16,10 +16,13 @@ from omegaconf import OmegaConf
 from synthetic_runs import make_run
 
 from gan_lab import report, sweep
-from gan_lab.config import CONFIGS, compose, resolved, run_directory
+from gan_lab.config import CONFIGS, compose, load, resolved
 from gan_lab.errors import UserError
 from gan_lab.run import Outcome
-from gan_lab.sweep import Record, Sweep
+from gan_lab.runs.directory import EXIT_STATUS
+from gan_lab.sweep import record, worker
+from gan_lab.sweep.closing import Sweep
+from gan_lab.sweep.record import Launch, Record
 from gan_lab.tracking.jsonl import read
 
 ROOT = CONFIGS.parent
@@ -31,7 +34,7 @@ ROOT = CONFIGS.parent
 @pytest.fixture
 def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
     """Seven runs that ended in each way, and an eighth that did not begin."""
-    outputs, folder = tmp_path / "outputs", tmp_path / "outputs" / "sweeps" / "now"
+    outputs, launch = tmp_path / "outputs", Launch.begin(tmp_path / "outputs" / "sweeps" / "now")
     states = {"none": "diverged", "sn": "finished", "ssn": "failed", "bsn": "interrupted", "bssn": "running"}
     planned = [[f"norm={norm}", "seed=0", "train.iterations=2000"] for norm in [*states, "strict_sn"]]
     planned += [
@@ -42,13 +45,13 @@ def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
         directory = make_run(
             outputs, norm, rows=40, grids=0, state=state, reason="the disk is full" * (norm == "ssn")
         )
-        record = Record(planned[number], str(directory), None, 1, sweep.EXIT_STATUS.get(state))
-        record.write(folder / str(number) / "run.json")
-    Record(planned[5], str(outputs / "nothing"), None, 1).write(folder / "5" / "run.json")
+        record = Record(planned[number], str(directory), None, 1, EXIT_STATUS.get(state))
+        record.write(launch.record(number))
+    Record(planned[5], str(outputs / "nothing"), None, 1).write(launch.record(5))
     refused = Record(planned[6], str(outputs / "nothing"), None, 1, 2, "seed=-1 is not a whole number")
-    refused.write(folder / "6" / "run.json")
+    refused.write(launch.record(6))
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", "norm=none,sn", "fresh=true", "seed=0"])
-    return Sweep(folder, outputs, False, planned)
+    return Sweep(launch, outputs, planned)
 
 
 def test_the_table_says_of_each_run_how_it_stands_and_what_to_do(
@@ -74,19 +77,24 @@ def test_the_table_says_of_each_run_how_it_stands_and_what_to_do(
         assert line.startswith(words[0].replace("digits", "cifar10")), line
         assert all(word in line for word in words[1:]), line
     assert "2 not begun" in out
-    assert "next: python train.py -m norm=none,sn seed=0  # goes on with what is not finished" in out
+    assert "next: python train.py -m norm=none,sn seed=0  # resumes what is not finished" in out
     assert f"next: less {next(ended.outputs.glob('*/*/ssn/*'))}/train.log  # why it failed" in out
     assert f"comparison of all runs in {ended.outputs}: {ended.outputs}/report.html" in out
 
 
+@pytest.mark.parametrize("is_submitted", [False, True])
 def test_on_slurm_what_runs_or_waits_there_needs_nobody(
-    ended: Sweep, capsys: pytest.CaptureFixture[str]
+    is_submitted: bool, ended: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ended.is_elsewhere = True
+    ended.jobs = tmp_path / "jobs"
+    if is_submitted:
+        job = ended.jobs / "7_0"
+        job.mkdir(parents=True)
+        (job / "7_0_submitted.pkl").touch()
     ended.close(4)
     out = capsys.readouterr().out
     assert "1 running" in out
-    assert "1 queued" in out
+    assert ("1 queued" in out) == is_submitted
     assert "next: squeue --me" in out
     assert "comparison" not in out  # a sweep that was stopped ends at once
 
@@ -103,7 +111,7 @@ def test_a_page_that_cannot_be_written_fails_nothing(
     monkeypatch.setattr(report, "write_page", write_page)
     ended.planned = ended.planned[:2]
     for number in range(2, 7):
-        (ended.folder / str(number) / "run.json").unlink()
+        ended.launch.record(number).unlink()
     assert ended.close(0) == 3  # the worst: one diverged
     out = capsys.readouterr().out
     assert f"no comparison page: {error}" in out
@@ -114,9 +122,10 @@ def test_a_page_that_cannot_be_written_fails_nothing(
 
 
 @pytest.fixture
-def hydra_job(tmp_path: Path) -> Iterator[Any]:
+def hydra_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Sets Hydra's config of a run in a sweep; returns the run's own."""
     before = HydraConfig.instance().cfg
+    monkeypatch.setenv(record.VARIABLE, str(tmp_path / "launch"))
 
     def settle(*overrides: str) -> Any:
         cfg = OmegaConf.create(
@@ -127,7 +136,7 @@ def hydra_job(tmp_path: Path) -> Iterator[Any]:
             "mode": RunMode.MULTIRUN,
             "runtime": {"output_dir": output},
             "overrides": {"task": list(overrides)},
-            "job": {"num": 0},
+            "job": {"num": 0, "chdir": None},
         }
         HydraConfig.instance().cfg = OmegaConf.create({"hydra": hydra})  # type: ignore[assignment]
         return cfg
@@ -142,7 +151,7 @@ def test_fresh_starts_a_requeued_run_over_only_once(
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     monkeypatch.setattr(sys, "argv", [])
     asked: list[bool] = []
-    where = run_directory(resolved(hydra_job("norm=sn")))
+    where = load(hydra_job("norm=sn")).run_directory
     where.mkdir(parents=True)  # of an old run
     has_begun = False
 
@@ -163,15 +172,28 @@ def test_fresh_starts_a_requeued_run_over_only_once(
 
 def test_no_run_begins_in_a_sweep_that_is_stopped(hydra_job: Any, tmp_path: Path) -> None:
     cfg = hydra_job("norm=sn")
-    (tmp_path / "sweep").mkdir()
-    (tmp_path / "sweep" / "stopped").touch()
+    launch = Launch(tmp_path / "launch")
+    launch.stop()
     fid = sweep.job(lambda cfg: pytest.fail("it began"), cfg)
     assert fid != fid
-    assert not (tmp_path / "sweep" / "0" / "run.json").exists()
+    assert launch.records() == {}
+
+
+def test_the_record_of_several_ranks_names_their_directory(
+    hydra_job: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record names the directory that the run takes, which depends on how batch norm is shared."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    cfg = hydra_job("norm=sn", "train.sync_bn=false")
+    monkeypatch.setattr(worker.launcher, "is_this_process", lambda: True)
+    sweep.job(lambda cfg: Outcome(0), cfg)
+    noted = Launch(tmp_path / "launch").records()[0].directory
+    assert noted == str(load(cfg, 2).run_directory)
+    assert noted != str(load(cfg).run_directory)
 
 
 def _claim(folder: Path, claimed: Any, done: Any) -> None:
-    claimed.put(sweep._claim(folder))
+    claimed.put(Launch(folder).claim())
     done.wait()
 
 
@@ -179,12 +201,12 @@ def test_each_worker_has_a_number_of_its_own_until_it_dies(tmp_path: Path) -> No
     context = multiprocessing.get_context("fork")
     claimed, done = context.Queue(), context.Event()
     workers = [context.Process(target=_claim, args=(tmp_path, claimed, done)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
+    for process in workers:
+        process.start()
     assert sorted(claimed.get() for _ in workers) == [0, 1, 2]
     done.set()
-    for worker in workers:
-        worker.join()
+    for process in workers:
+        process.join()
     last = context.Process(target=_claim, args=(tmp_path, claimed, done))
     last.start()
     assert claimed.get() == 0
@@ -196,7 +218,7 @@ def test_a_worker_takes_a_gpu_where_there_are_several(
     count: int, device: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: count)
-    assert sweep._own_gpu(tmp_path) == device
+    assert worker._own_gpu(Launch(tmp_path)) == device
 
 
 # --- presets
@@ -227,7 +249,7 @@ runpy.run_path({str(ROOT / "train.py")!r}, run_name="__main__")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 2
-    assert done.stderr == f"error: {preset} needs a plugin: pip install 'gan-lab[{extra}]'\n"
+    assert done.stderr == f"error: {preset} needs a plugin: pip install -e '.[{extra}]' in gan-lab's folder\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -254,7 +276,7 @@ def test_what_an_agent_of_the_wandb_sweep_calls_composes() -> None:
     assert set(parameters["norm"]["values"]) == {path.stem for path in (CONFIGS / "norm").glob("*.yaml")}
 
 
-def test_optuna_searches_the_scale_and_the_same_line_goes_on(data: Path, tmp_path: Path) -> None:
+def test_optuna_searches_the_scale_and_the_same_line_resumes(data: Path, tmp_path: Path) -> None:
     common = [
         *(
             "experiment=tiny",

@@ -1,19 +1,19 @@
 """Whole sweeps, killed, stopped and in parallel: they end with the bits of their runs one after another."""
 
-import os
 import re
 import shlex
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import stopping
 from six_runs import CHECKPOINT_EVERY, LOG_EVERY, SweepOfSix
 
 from gan_lab.runs import checkpoint
 from gan_lab.runs.directory import RunDirectory
+from gan_lab.sweep.record import Launch
 
 INTERRUPTED = 4
 
@@ -22,35 +22,31 @@ def states(sweep: SweepOfSix) -> list[str]:
     return [RunDirectory(path).read_status().get("state", "not begun") for path in sweep.directories]
 
 
-def wait_for_rows(sweep: SweepOfSix, process: subprocess.Popen[Any], place: int, rows: int) -> None:
-    while sweep.rows(place) < rows:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-
-
 def listed(output: str) -> dict[str, str]:
     """The states in a closing table by the first column."""
     table = output[output.index("\nrun ") :].split("\n", 2)[2]
     return dict(re.findall(r"^(\S+(?: \S+)*?)  +(\w+(?: \w+)?)  ", table, re.M))
 
 
-def test_a_sweep_that_is_killed_goes_on_by_the_same_line(sweep_of_six: SweepOfSix, tmp_path: Path) -> None:
+def test_a_sweep_that_is_killed_resumes_by_the_same_line(sweep_of_six: SweepOfSix, tmp_path: Path) -> None:
     sweep = sweep_of_six
-    command = sweep.command("tracker=local")
-    with subprocess.Popen(
-        command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as process:
-        wait_for_rows(sweep, process, 2, 10)
-        os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    killed = subprocess.run(
+        sweep.command(*stopping.options("Kill")),
+        env=stopping.environment("/sn/seed0", 2 * CHECKPOINT_EVERY + LOG_EVERY),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert states(sweep) == ["finished", "finished", "running", "not begun", "not begun", "not begun"]
 
+    command = sweep.command("tracker=local")
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     sweep.assert_as_one_after_another()
     starts = sweep.starts()
-    assert starts == [[0], [0], [0, starts[2][1]], [0], [0], [0]]  # nothing is done twice,
-    assert starts[2][1] > 10 * LOG_EVERY - 2 * CHECKPOINT_EVERY  # but what came after the last checkpoint
+    # Nothing is done twice but what came after the last checkpoint.
+    assert starts == [[0], [0], [0, 2 * CHECKPOINT_EVERY], [0], [0], [0]]
     assert again.stdout.count("finished before") == 2
     names = [str(path.relative_to(tmp_path / "outputs")) for path in sweep.directories]
     assert listed(again.stdout) == dict.fromkeys(names, "finished")
@@ -68,8 +64,8 @@ def test_parallel_runs_are_those_one_after_another(
     assert done.returncode == 0, done.stderr
     sweep.assert_as_one_after_another()
     assert len(re.findall("finished", done.stdout[done.stdout.index("\nrun ") :])) == 7
-    records = list((tmp_path / "outputs" / "sweeps").glob("*/*/run.json"))
-    assert len({re.findall(r'"pid": (\d+)', path.read_text())[0] for path in records}) == 2
+    (launch,) = map(Launch, (tmp_path / "outputs" / "sweeps").glob("*/.launches/*"))
+    assert sorted(launch.records()) == list(range(6))
     for directory in sweep.directories:  # each its own run of W&B, with its own lines
         (path,) = directory.glob("wandb/offline-run-*/*.wandb")
         kinds = [record.WhichOneof("record_type") for record in wandb_records(path)]
@@ -82,13 +78,18 @@ def test_parallel_runs_write_checkpoints_when_the_sweep_is_stopped(
     sweep_of_six: SweepOfSix, tmp_path: Path
 ) -> None:
     sweep = sweep_of_six
-    endless = ("train.iterations=1000000", "train.checkpoint_every=1000000")
-    command = sweep.command("hydra/launcher=local_parallel", "tracker=local", "fresh=true", *endless)
+    parallel = ("hydra/launcher=local_parallel", f"hydra.sweep.dir={tmp_path}/same folder")
+    command = sweep.command(*parallel, *stopping.options("Hold"), "fresh=true")
     with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=stopping.environment("/seed", 6 * LOG_EVERY),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
-        wait_for_rows(sweep, process, 0, 4)
-        wait_for_rows(sweep, process, 1, 4)
+        for place in (0, 1):
+            sweep.wait_until_held(place, process)
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate()
     assert process.returncode == INTERRUPTED, said
@@ -97,9 +98,18 @@ def test_parallel_runs_write_checkpoints_when_the_sweep_is_stopped(
     for directory in map(RunDirectory, sweep.directories[:2]):
         saved = checkpoint.load_newest(directory.checkpoints)
         assert saved
-        assert saved["iteration"] == directory.read_status()["iteration"] >= 4 * LOG_EVERY
+        assert saved["iteration"] == directory.read_status()["iteration"] == 6 * LOG_EVERY
     table = listed(said)
     assert sorted(table.values()) == ["interrupted"] * 2 + ["not begun"] * 4
     assert table["norm=bssn seed=1"] == "not begun"
-    (again,) = re.findall("next: (.*?)  # goes on", said)
+    (again,) = re.findall("next: (.*?)  # resumes", said)
     assert shlex.split(again)[2:] == [word for word in command[2:] if word != "fresh=true"]
+
+    # The folder is used again, and nothing of its first use counts: neither the stop nor a record.
+    resumed = subprocess.run(
+        sweep.command(*parallel, "tracker=local"), cwd=tmp_path, capture_output=True, text=True
+    )
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert set(listed(resumed.stdout).values()) == {"finished"}
+    sweep.assert_as_one_after_another()
+    assert sweep.starts() == [[0, 6 * LOG_EVERY]] * 2 + [[0]] * 4

@@ -1,0 +1,51 @@
+"""What is typed and Hydra's grammar refuses, in a sentence that says how to write it."""
+
+import os
+import shlex
+from collections.abc import Sequence
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+
+
+def unreadable(arguments: Sequence[str]) -> str | None:
+    """A sentence on the first override in a command line that cannot be read; None where all can."""
+    overrides = get_args_parser().parse_known_args(arguments)[0].overrides
+    return next((_sentence(override) for override in overrides if not _is_readable(override)), None)
+
+
+def chooses_nothing(arguments: Sequence[str], axes: Sequence[str]) -> str | None:
+    """A sentence on the first axis that is set to null, which Hydra cannot compose; None where none is."""
+    for argument in get_args_parser().parse_known_args(arguments)[0].overrides:
+        axis, _, value = argument.partition("=")
+        if axis in axes and axis != "experiment" and value in ("null", ""):
+            instead = "local" if axis == "tracker" else "none"
+            return f"{argument} chooses nothing: take one of configs/{axis}, such as {axis}={instead}"
+    return None
+
+
+def _is_readable(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
+
+
+def _sentence(override: str) -> str:
+    key, equals, value = override.partition("=")
+    shown = " ".join(override.split())
+    if not equals:
+        return f"the argument {shown} has no =: write key=value, and a value with blanks in quotes"
+    quoted = f"{key}={quote(os.path.expanduser(value))}"  # noqa: PTH111  a text, not always a path
+    if not _is_readable(quoted):
+        return f"the key of the argument {shown} cannot be read: take one that train.py --cfg job prints"
+    typed = shlex.quote(quoted)
+    return f"the argument {shown} cannot be read: quote its value, and the whole for the shell, as in {typed}"
+
+
+def quote(text: str) -> str:
+    """The text as a value that Hydra's grammar reads to the letter."""
+    return QuotedString(text, Quote.double).with_quotes()
