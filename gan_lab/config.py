@@ -12,7 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gan_lab.errors import UserError
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+# In a wheel the configs lie inside the package, in a checkout next to it.
+CONFIGS = next(path for path in Path(__file__).resolve().parents if (path / "configs").is_dir()) / "configs"
 
 # Keys that cannot change what a run computes: they are not part of its identity.
 NOT_IDENTITY = (
