@@ -1,27 +1,39 @@
 # Targets for a fresh clone; `make help` lists them.
 PYTHON ?= python3
+EXTRAS ?= dev
+# Each Python but the default one has an environment of its own: `make check PYTHON=python3.13`.
 VENV   := .venv
+ifneq ($(PYTHON),python3)
+VENV   := .venv-$(or $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'),$(error \
+            PYTHON=$(PYTHON) does not start: name another one))
+endif
 BIN    := $(VENV)/bin
+# The stamp is newer than pyproject.toml once everything that the extras name is installed.
+STAMP   = $(VENV)/installed-$(EXTRAS)
+# Quick tests are chosen by their files: they neither train to an end nor start processes.
+QUICK  := tests/archs tests/norms
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types benchmark
+.PHONY: help setup demo check test lint types benchmark
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# The stamp is newer than pyproject.toml once everything it names is installed.
-$(VENV)/installed: pyproject.toml
+$(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing gan-lab and what it needs into $(VENV) (PyTorch is large: a few minutes)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@touch $@
 
-setup: $(VENV)/installed  ## create .venv and install the project into it
+setup: $(STAMP)  ## create .venv and install the project into it; EXTRAS=sweeps,report: not all of dev
 
 demo: setup  ## train BSSN on handwritten digits and judge the generator (4 minutes on two cores)
 	$(BIN)/python train.py norm=bssn
 
-test: setup lint types  ## ruff, the type checker and every test
+check: lint types  ## ruff, the type checker and the quick tests (under two minutes on two cores)
+	$(BIN)/python -m pytest -q -n 2 $(QUICK)
+
+test: lint types  ## ruff, the type checker and every test
 	$(BIN)/python -m pytest -n 2
 
 lint: setup  ## ruff: style and common mistakes

@@ -13,8 +13,8 @@ from pathlib import Path
 from benchmarks.gans import gan_for, iterate
 from benchmarks.rows import Row
 from benchmarks.timing import in_turn, seconds
-from gan_lab.config import CONFIGS
 from gan_lab.errors import UserError
+from gan_lab.presets import CONFIGS
 from gan_lab.runs import checkpoint
 
 TRAIN = [sys.executable, str(CONFIGS.parent / "train.py")]

@@ -14,7 +14,6 @@ from pydantic.fields import FieldInfo
 from gan_lab import presets
 from gan_lab.errors import UserError
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 presets.register()  # before Hydra composes anything, here or in train.py
 
 FOREVER = 10**12  # iterations
@@ -274,7 +273,7 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictCon
     if config_dir:
         folder = str(config_dir.expanduser().resolve()).replace("\\", "\\\\").replace('"', '\\"')
         search = [f'hydra.searchpath=["file://{folder}"]']
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(presets.CONFIGS), version_base="1.3"):
         return hydra_compose("train", overrides=[*overrides, *search])
 
 

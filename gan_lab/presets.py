@@ -1,10 +1,15 @@
-"""The paper's sweeps as choices of `experiment`: each dataset's setting with what it is swept over.
+"""Where the configs lie, and the paper's sweeps as choices of `experiment`: each dataset's with its grids.
 
 `experiment=paper/<dataset>_<sweep>` is configs/experiment/paper/<dataset>.yaml, then sweep/<sweep>.yaml in
 the same folder, then the scales of the table here. Numbers: Lin et al. 2021's public code.
 """
 
+from pathlib import Path
+
 from hydra.core.config_store import ConfigStore
+
+# In a wheel the configs lie inside the package, in a checkout next to it.
+CONFIGS = next(path for path in Path(__file__).resolve().parents if (path / "configs").is_dir()) / "configs"
 
 WIDE = "0.7,0.8,0.9,1.0,1.2,1.4,1.6,1.8,2.0,2.2,2.4,2.6,2.8,3.0,3.2,3.4,3.6,3.8,4.0"
 NARROW = "0.7,0.8,0.9,1.0,1.2,1.4,1.6"

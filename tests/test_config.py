@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from gan_lab.config import CONFIGS, Config, Metrics, compose, load, of_plain, resolved
+from gan_lab.config import Config, Metrics, compose, load, of_plain, resolved
 from gan_lab.errors import UserError
+from gan_lab.presets import CONFIGS
 
 AXES = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra")
 CHOICES = sorted((path.parent.name, path.stem) for axis in AXES for path in (CONFIGS / axis).glob("*.yaml"))

@@ -18,7 +18,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from torch.utils.flop_counter import FlopCounterMode
 
 from gan_lab.build import build
-from gan_lab.config import CONFIGS, compose, load, of_plain, resolved
+from gan_lab.config import compose, load, of_plain, resolved
+from gan_lab.presets import CONFIGS
 from gan_lab.run import run
 from gan_lab.runs.directory import FINISHED, RunDirectory
 

@@ -16,7 +16,8 @@ import yaml
 from sweeps import stopping
 
 from gan_lab import sweep
-from gan_lab.config import CONFIGS, compose, load, resolved
+from gan_lab.config import compose, load, resolved
+from gan_lab.presets import CONFIGS
 from gan_lab.run import run
 from gan_lab.runs.directory import RunDirectory
 from gan_lab.sweep.arguments import unreadable

@@ -10,7 +10,7 @@ import numpy as np
 import official_archives
 import pytest
 
-from gan_lab.config import CONFIGS
+from gan_lab.presets import CONFIGS
 from gan_lab.data import celeba, cifar10, imagenet, stl10
 from gan_lab.metrics.extractors import INCEPTION_FILE
 

@@ -16,8 +16,9 @@ from omegaconf import OmegaConf
 from synthetic_runs import make_run
 
 from gan_lab import report, sweep
-from gan_lab.config import CONFIGS, compose, load, resolved
+from gan_lab.config import compose, load, resolved
 from gan_lab.errors import UserError
+from gan_lab.presets import CONFIGS
 from gan_lab.run import Outcome
 from gan_lab.runs.directory import EXIT_STATUS
 from gan_lab.sweep import record, worker

@@ -1,0 +1,48 @@
+"""Images of a trained generator, as one grid or as single files."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from gan_lab.device import pick_device
+from gan_lab.errors import UserError
+from gan_lab.images import write_grid, write_images
+from gan_lab.load import load
+
+BATCH = 100  # images made at once
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Images of a trained generator: one grid, or single files.")
+    add = parser.add_argument
+    add("source", type=Path, help="a run's directory, its generator.safetensors, or a checkpoint")
+    add("--num", type=int, default=64, help="how many images (default: 64)")
+    add("--out", type=Path, required=True, help="grid.png for one grid, a new folder for single images")
+    add("--seed", type=int, help="of the latents (default: the run's own, which gives its own samples)")
+    add("--device", default="auto")
+    add("--allow", action="append", default=[], metavar="MODULE", help="your module, which the run names")
+    given = parser.parse_args(arguments)
+    try:
+        if given.num < 1:
+            raise UserError(f"--num {given.num} is less than one image: raise it")
+        if given.seed is not None and given.seed < 0:
+            raise UserError(f"--seed {given.seed} is negative: take another")
+        trained = load(given.source, pick_device(given.device), given.allow)
+        batches = (
+            trained.generate(start, min(start + BATCH, given.num), "samples", given.seed)
+            for start in range(0, given.num, BATCH)
+        )
+        if given.out.suffix.lower() == ".png":
+            write_grid(given.out, torch.cat(list(batches)))
+        else:
+            write_images(given.out, batches)
+    except OSError as error:
+        print(f"error: {given.out} cannot be written ({error.strerror}): change --out", file=sys.stderr)
+        return 2
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{given.num} images in {given.out}")
+    return 0

@@ -1,0 +1,74 @@
+"""Make a dataset's array before training, or fetch Inception's weights; see docs/data.md."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from gan_lab.build import load_images
+from gan_lab.config import JudgeConfig, compose, resolved, to_judge
+from gan_lab.data.raw import expanded
+from gan_lab.errors import UserError
+from gan_lab.metrics.extractors import inception_weights
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Make a dataset's array, or fetch Inception's weights.")
+    add = parser.add_argument
+    add("name", help="a choice of dataset (cifar10, stl10, celeba, imagenet, folder, ...), or inception")
+    add("--raw", type=Path, help="the official archive, or its folder (default: look in paths.data)")
+    add("--no-verify", action="store_true", help="take an archive of the official layout with other content")
+    add("--config-dir", type=Path, help="a folder of your own choices, as for train.py")
+    add("overrides", nargs="*", help="as for train.py, e.g. paths.data=/data dataset.path=/my/images")
+    given = parser.parse_intermixed_args(arguments)
+
+    dataset = []
+    if given.name != "inception":
+        dataset.append(f"dataset={given.name}")
+    if given.no_verify:
+        dataset.append("dataset.verify=false")
+    try:
+        if given.raw:
+            dataset.append(f"dataset.raw={_quoted(expanded(given.raw).absolute())}")
+        config = _config([*dataset, *given.overrides], given.config_dir)
+        print(fetch_inception(config) if given.name == "inception" else prepare(config))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'} cannot be used ({error.strerror})", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing is left, the same command starts again", file=sys.stderr)
+        return 130
+    return 0
+
+
+def prepare(config: JudgeConfig) -> str:
+    """Make the array of the dataset, where it is not made yet; returns a line about it."""
+    array = load_images(config)
+    count, _, height, width = array.images.shape
+    damaged = array.metadata.get("damaged", 0)
+    left_out = f", {damaged} damaged ones left out" if damaged else ""
+    others = ", ".join(f"{n:,} {suffix}" for suffix, n in array.metadata.get("passed_over", {}).items())
+    passed_over = f", passed over {others}" if others else ""
+    return f"{array.path}: {count:,} images of {width}×{height}{left_out}{passed_over}"
+
+
+def fetch_inception(config: JudgeConfig) -> str:
+    """Put Inception's weights where the metrics look for them; returns a line about it."""
+    return f"{inception_weights(config.data)}: whole, its checksum is right"
+
+
+def _config(overrides: list[str], config_dir: Path | None) -> JudgeConfig:
+    try:
+        return to_judge(resolved(compose(overrides, config_dir)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
+def _quoted(path: Path) -> str:
+    """A path as one string of Hydra's grammar."""
+    return "'" + str(path).replace("'", r"\'") + "'"
