@@ -18,7 +18,7 @@ COMMANDS = {
 }
 
 
-def main() -> int:
+def main() -> int | None:
     """Run the command that is named first; the rest of the line is its own."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
@@ -33,7 +33,7 @@ def main() -> int:
         return 2
     sys.argv = [f"{PROGRAM} {name}", *arguments]
     command = importlib.import_module(f"gan_lab.commands.{name.replace('-', '_')}")
-    terminal.run(command.main, goes_on=name == "train")
+    return terminal.run(command.main, goes_on=name == "train")
 
 
 if __name__ == "__main__":

@@ -6,24 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
-from PIL import Image
 from torch import Tensor
 
 from gan_lab.build import build_evaluators, load_images
 from gan_lab.config import compose, resolved, to_judge
-from gan_lab.data.recipe import FORMATS
+from gan_lab.data import FolderImages
+from gan_lab.data.raw import list_images
+from gan_lab.data.recipe import Recipe
 from gan_lab.device import pick_device
 from gan_lab.errors import UserError
 from gan_lab.load import Trained, is_run, load, locate
 from gan_lab.metrics import METRICS, Evaluator
 from gan_lab.runs.lock import RunLock
 from gan_lab.tracking import jsonl
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -59,16 +56,19 @@ def judge(
     `allow` is that of `gan_lab.load.load`. With `record` the figures of a run are put into its metrics.jsonl,
     at the iteration of the weights; what stands there already is not judged again. Raises UserError.
     """
-    files = _image_files(source) if source.is_dir() and not is_run(source) else []
-    if files and not against:
+    is_folder = source.is_dir() and not is_run(source)
+    if is_folder and not list_images(source).names:
+        raise UserError(f"{source} holds neither a run nor images: give a folder that does")
+    if is_folder and not against:
         raise UserError(f"nothing says what to judge {source} against: name a dataset with --against")
-    if files and record:
+    if is_folder and record:
         raise UserError(f"{source} is no run that has a record: leave --record out")
     own = [f"dataset={against}"] if against else _own_choices(locate(source)[0].read_config())
     plain = _compose(own, overrides, config_dir)
+    files = FolderImages(source, _recipe(plain["dataset"])) if is_folder else None
     if num and files and num > len(files):
         raise UserError(f"--num {num} exceeds the {len(files)} images in {source}: lower it")
-    _adjust(plain["metrics"], measure, num or len(files) or None, weights)
+    _adjust(plain["metrics"], measure, num or (len(files) if files else None), weights)
     config = to_judge(plain)
     if not config.metrics:
         raise UserError("metrics=none judges nothing: take metrics=inception")
@@ -79,13 +79,17 @@ def judge(
 
     def generate(start: int, stop: int) -> Tensor:
         if trained is None:
-            return torch.stack([_read(path, shape) for path in files[start:stop]])
-        images = trained.generate(start, stop, "evaluation")
-        if images.shape[1:] != shape:
-            raise UserError(_other_size(trained.weights, tuple(images.shape[1:]), shape))
-        return images
+            assert files is not None
+            return files.pixels(start, stop)
+        return trained.generate(start, stop, "evaluation")
 
-    generate(0, 1)  # refuses images of another size before the real ones are worked on
+    # Images of another size are refused before the real ones are worked on. Resizing them is not the judge's
+    # business: how it is done changes FID.
+    if (given := tuple(generate(0, 1).shape[1:])) != shape:
+        raise UserError(
+            f"{source} gives images of {given[2]}×{given[1]} pixels and the real ones have "
+            f"{shape[2]}×{shape[1]}: judge against a dataset of that size, or set dataset.image_size"
+        )
     evaluators = list(build_evaluators(config, array, device).values())
     if trained is None or not record:
         values = {name: value for one in evaluators for name, value in one.evaluate(generate).items()}
@@ -184,27 +188,9 @@ def _is_replaced(key: str, typed: set[str]) -> bool:
     return key in typed or key.partition(".")[0] in typed
 
 
-def _image_files(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise UserError(f"{folder} holds neither a run nor images: give a folder that does")
-    return files
-
-
-def _read(path: Path, shape: tuple[int, ...]) -> Tensor:
-    """One image as uint8 `[3, H, W]`. Resizing is not the judge's business: how it is done changes FID."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            pixels = np.array(image.convert("RGB")).transpose(2, 0, 1)
-    except Exception as error:  # a damaged image can fail in any way
-        raise UserError(f"the image {path} cannot be read ({error}): mend it or take it away") from error
-    if pixels.shape != shape:
-        raise UserError(_other_size(path, pixels.shape, shape))
-    return torch.from_numpy(pixels)
-
-
-def _other_size(source: Path, given: tuple[int, ...], real: tuple[int, ...]) -> str:
-    return (
-        f"{source} gives images of {given[2]}×{given[1]} pixels and the real ones have {real[2]}×{real[1]}: "
-        "judge against a dataset of that size, or set dataset.image_size"
-    )
+def _recipe(dataset: dict[str, Any]) -> Recipe | None:
+    """How a folder's images are cut and resized: as training does it with folders, elsewhere not at all."""
+    prepare = dataset.get("prepare", {})
+    if prepare.get("_target_") != "gan_lab.data.folder.prepare":
+        return None
+    return Recipe(dataset["image_size"], resample=prepare["resample"])

@@ -100,11 +100,12 @@ def _run(config: Config, stop: StopRequest) -> Outcome:
     if outcome := _ended_before(directory, config):
         return outcome
     # Build everything first, so that configuration errors surface before anything is written.
-    gan, evaluators = _parts(config)
+    images, gan, evaluators = _parts(config)
     store = Store(directory, config.train.keep_every)
     with store.opened(config.fresh):
         state = store.load() or {}
         if state:
+            _refuse_other_images(directory, state.get("images"), images)
             _resume(gan, state, directory)
         with stop.deferred():  # from here on a signal waits for the end of an iteration
             start, device = gan.iteration, _devices(gan.device)
@@ -112,6 +113,7 @@ def _run(config: Config, stop: StopRequest) -> Outcome:
                 config.plain,
                 state,
                 lambda: _trackers(config, directory, start, gan.device, evaluators),
+                images=images,
                 seed=config.seed,
                 device=device,
             )
@@ -136,19 +138,35 @@ def _ended_before(directory: RunDirectory, config: Config) -> Outcome | None:
     state = None if config.fresh else ended_before(directory, config.train.iterations)
     if state is None:
         return None
+    trained_on = directory.read_status().get("images")
+    if trained_on and not config.plain["dataset"].get("verify"):  # what was verified cannot have changed
+        try:
+            images = build.load_images(config).fingerprint
+        except UserError:  # there are none any more, and the run is finished all the same
+            images = trained_on
+        _refuse_other_images(directory, trained_on, images)
     history = History(read(directory.metrics))
     print(summary(directory, state, history, was_before=True))
     return _outcome(state, history)
 
 
+def _refuse_other_images(directory: RunDirectory, trained_on: str | None, images: str) -> None:
+    """What a run was trained on is part of what it is."""
+    if trained_on not in (None, images):
+        raise UserError(
+            f"the images of this dataset are not those that {directory.root} was trained on: give it those, "
+            "or start over with fresh=true, which keeps the old run aside"
+        )
+
+
 @rank_zero_first
-def _parts(config: Config) -> tuple[Gan, Sequence[Evaluator]]:
+def _parts(config: Config) -> tuple[str, Gan, Sequence[Evaluator]]:
+    """What the images are known by, and what trains and judges on them."""
     device = pick_device(config.device)
     prepare_process(config.train.tf32, config.train.compile)
     array = build.load_images(config)
-    return build.build_gan(config, array, device), list(
-        build.build_evaluators(config, array, device).values()
-    )
+    evaluators = build.build_evaluators(config, array, device)
+    return array.fingerprint, build.build_gan(config, array, device), list(evaluators.values())
 
 
 def _resume(gan: Gan, state: dict[str, Any], directory: RunDirectory) -> None:

@@ -76,7 +76,7 @@ class Store:
         """Make the directory this run's to change: the record is cut to the state's, trackers start.
 
         `state` is the checkpoint that training continues from, empty at the start; `facts` are for every
-        status.
+        status (`images`, what the images are known by, for every checkpoint too).
         """
         self.pending_row = state.get("unrecorded")
         self._begin(config, state.get("iteration", 0), state.get("record_length", 0), trackers, facts)
@@ -126,6 +126,7 @@ class Store:
         """Write a training state; `pending_row` is its iteration's row if that still has to be recorded."""
         content = {
             **state,
+            "images": self._facts.get("images"),
             "record_length": self._record.length(),
             "unrecorded": None if pending_row is None else dict(pending_row),
         }
