@@ -351,11 +351,10 @@ def identity(plain: Mapping[str, Any]) -> dict[str, Any]:
     if decay not in (None, "none") and isinstance(kept.get("train"), dict):
         # The learning rate of every iteration depends on their number.
         kept["train"]["iterations"] = _at(plain, "train", "iterations")
-    if _at(plain, "dataset", "verify"):  # a verified archive is the same wherever it lies
-        dataset = kept["dataset"]
-        dataset.pop("raw", None)
-        if isinstance(dataset.get("prepare"), dict):
-            dataset["prepare"] = {key: value for key, value in dataset["prepare"].items() if key != "raw"}
+    # Where the images lie makes no difference: what they are is recorded and compared, see gan_lab.run.
+    for node in (_at(kept, "dataset"), _at(kept, "dataset", "prepare")):
+        for key in ("raw", "path") if isinstance(node, dict) else ():
+            node.pop(key, None)
     return _one_spelling(kept)
 
 

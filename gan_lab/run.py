@@ -105,7 +105,7 @@ def _run(config: Config, stop: StopRequest) -> Outcome:
     with store.opened(config.fresh):
         state = store.load() or {}
         if state:
-            _refuse_other_images(directory, state.get("images"), images)
+            _refuse_other_images(config, directory, state.get("images"), images)
             _resume(gan, state, directory)
         with stop.deferred():  # from here on a signal waits for the end of an iteration
             start, device = gan.iteration, _devices(gan.device)
@@ -144,18 +144,19 @@ def _ended_before(directory: RunDirectory, config: Config) -> Outcome | None:
             images = build.load_images(config).fingerprint
         except UserError:  # there are none any more, and the run is finished all the same
             images = trained_on
-        _refuse_other_images(directory, trained_on, images)
+        _refuse_other_images(config, directory, trained_on, images)
     history = History(read(directory.metrics))
     print(summary(directory, state, history, was_before=True))
     return _outcome(state, history)
 
 
-def _refuse_other_images(directory: RunDirectory, trained_on: str | None, images: str) -> None:
+def _refuse_other_images(config: Config, directory: RunDirectory, trained_on: Any, images: str) -> None:
     """What a run was trained on is part of what it is."""
     if trained_on not in (None, images):
         raise UserError(
-            f"the images of this dataset are not those that {directory.root} was trained on: give it those, "
-            "or start over with fresh=true, which keeps the old run aside"
+            f"the images of dataset={config.dataset.name} are not those that {directory.root} was trained on: "
+            "give another dataset another dataset.name, or start over with fresh=true, which keeps the old "
+            "run aside"
         )
 
 
