@@ -108,12 +108,12 @@ def test_a_value_that_hydra_cannot_read_is_answered_by_how_to_write_it(
 
 @pytest.mark.parametrize(
     ("argument", "answer"),
-    [("norm", "has no ="), ("--norm sn", "has no ="), ("nörm=sn", "key"), ("a b=sn", "key")],
+    [("norm", "has no ="), ("nörm=sn", "key"), ("a b=sn", "key")],
 )
 def test_an_argument_without_a_key_is_one_sentence(argument: str, answer: str) -> None:
-    sentence = unreadable(["-m", "seed=0,1", argument] if argument[0] != "-" else [argument[2:]])
+    sentence = unreadable(["-m", "seed=0,1", argument])
     assert sentence
-    assert argument.lstrip("-") in sentence
+    assert argument in sentence
     assert answer in sentence
 
 
@@ -156,16 +156,16 @@ def test_a_reader_that_has_left_hears_no_traceback(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "mode", [[], ["-m", "hydra.sweep.subdir=${hydra.job.override_dirname}/${norm.name}"]]
+    "mode",
+    [["hydra.run.dir=elsewhere"], ["-m", "hydra.sweep.subdir=${hydra.job.override_dirname}/${norm.name}"]],
 )
 def test_a_changed_directory_changes_no_run(mode: list[str], tiny: list[str], tmp_path: Path) -> None:
     """With hydra.job.chdir a relative path still means the directory where the command was typed."""
     data = next(word for word in tiny if word.startswith("paths.data=")).partition("=")[2]
     (tmp_path / "my data").symlink_to(data)
     overrides = [*tiny[:-2], "train.iterations=10", "paths.data='my data'", "paths.outputs=out"]
-    folder = ["hydra.run.dir=elsewhere"] if not mode else []
     for chdir, answer in (("true", "finished after"), ("false", "finished before")):
-        command = [sys.executable, str(ROOT / "train.py"), *mode, *overrides, *folder]
+        command = [sys.executable, str(ROOT / "train.py"), *mode, *overrides]
         done = subprocess.run(
             [*command, f"hydra.job.chdir={chdir}"], cwd=tmp_path, capture_output=True, text=True
         )

@@ -1,5 +1,6 @@
 """What a sweep's runs leave, and what is made of it: the table, the exit status, the next commands."""
 
+import math
 import multiprocessing
 import os
 import subprocess
@@ -52,6 +53,8 @@ def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
     refused = Record(planned[6], str(outputs / "nothing"), None, 1, 2, "seed=-1 is not a whole number")
     refused.write(launch.record(6))
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", "norm=none,sn", "fresh=true", "seed=0"])
+    # The running one shall not be dead on a slow machine.
+    monkeypatch.setattr("gan_lab.report.progress.STALE", math.inf)
     return Sweep(launch, outputs, planned)
 
 
