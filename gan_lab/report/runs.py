@@ -120,9 +120,10 @@ def _how_far(run: Run) -> tuple[int, str, bool, int, int]:
     with contextlib.suppress(ValueError):
         written = datetime.fromisoformat(written).astimezone(UTC).isoformat()
     folder = run.directory.root
-    is_own_name = OWN_NAME.fullmatch(folder.name) is not None
+    own_parents = values(run, ("dataset.name", "arch.name", "norm.name"))
+    is_own_place = folder.parts[-4:-1] == own_parents and OWN_NAME.fullmatch(folder.name) is not None
     iteration = max(run.iteration, last if isinstance(last, int) else 0)
-    return iteration, written, is_own_name, -len(folder.parts), -len(run.name)
+    return iteration, written, is_own_place, -len(folder.parts), -len(run.name)
 
 
 def passed_over(runs: Iterable[Run]) -> str:

@@ -46,7 +46,9 @@ def copies_of(runs: list[Run]) -> dict[str, tuple[str, ...]]:
     return {run.name: run.copies for run in runs if run.copies}
 
 
-@pytest.mark.parametrize("place", ["backup/cifar10/dcgan/sn/{name}", "cifar10/dcgan/sn/{name} (copy)", "a"])
+@pytest.mark.parametrize(
+    "place", ["backup/cifar10/dcgan/sn/{name}", "cifar10/dcgan/sn/{name} (copy)", "b/{name}", "a"]
+)
 def test_a_copy_is_no_further_run(sweep: Path, place: str) -> None:
     (original,) = sweep.glob("cifar10/dcgan/sn/seed0*")
     copy = place.format(name=original.name)
