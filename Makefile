@@ -10,8 +10,10 @@ endif
 BIN    := $(VENV)/bin
 # The stamp is newer than pyproject.toml once everything that the extras name is installed.
 STAMP   = $(VENV)/installed-$(EXTRAS)
-# Quick tests are chosen by their files: they neither train to an end nor start processes.
-QUICK  := tests/archs tests/norms
+# The quick tests are these folders and files, which compute and compare, less the files of norms that train for long.
+QUICK  := $(addprefix tests/,archs norms runs tracking packaging/test_commands.py \
+            test_config.py test_layers.py test_losses.py test_penalties.py test_rng.py)
+LONG   := $(addprefix tests/norms/,test_bounds.py test_ddp.py test_in_training.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test lint types benchmark
@@ -31,7 +33,7 @@ demo: setup  ## train BSSN on handwritten digits and judge the generator (4 minu
 	$(BIN)/python train.py norm=bssn
 
 check: lint types  ## ruff, the type checker and the quick tests (under two minutes on two cores)
-	$(BIN)/python -m pytest -q -n 2 $(QUICK)
+	$(BIN)/python -m pytest -q -n 2 $(QUICK) $(addprefix --ignore=,$(LONG))
 
 test: lint types  ## ruff, the type checker and every test
 	$(BIN)/python -m pytest -n 2
