@@ -36,7 +36,7 @@ import wandb  # noqa: F401
 from omegaconf import DictConfig
 
 import gan_lab.metrics.digits_extractor  # noqa: F401
-from gan_lab.config import compose, resolved, run_directory
+from gan_lab.config import compose, load
 from gan_lab.metrics.evaluation import Evaluator
 from gan_lab.run import run
 from gan_lab.runs import checkpoint
@@ -191,7 +191,7 @@ def train_counting(config: DictConfig, path: Path) -> int:
 
 
 def directory_of(config: DictConfig) -> RunDirectory:
-    return RunDirectory(run_directory(resolved(config)))
+    return RunDirectory(load(config).run_directory)
 
 
 def differences(ours: RunDirectory, reference: RunDirectory) -> Iterator[str]:

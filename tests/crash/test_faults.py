@@ -12,7 +12,7 @@ import torch
 from faulty_disk import BROKEN, FULL, KINDS, LOST, SHORT, FaultyDisk
 from kill_and_resume import differences
 
-from gan_lab.config import compose, resolved, run_directory
+from gan_lab.config import compose, load
 from gan_lab.run import run
 from gan_lab.runs import checkpoint
 from gan_lab.runs.directory import RunDirectory
@@ -143,7 +143,7 @@ def small(tiny: list[str]) -> list[str]:
 
 
 def directory(overrides: list[str]) -> RunDirectory:
-    return RunDirectory(run_directory(resolved(compose(overrides))))
+    return RunDirectory(load(compose(overrides)).run_directory)
 
 
 @pytest.fixture

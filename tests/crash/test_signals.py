@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from kill_and_resume import differences, rows_of
 
-from gan_lab.config import compose, resolved, run_directory
+from gan_lab.config import compose, load
 from gan_lab.data import digits
 from gan_lab.losses import Hinge
 from gan_lab.metrics.evaluation import Evaluator
@@ -59,7 +59,7 @@ def _without_nohup() -> Iterator[None]:
 
 
 def directory(overrides: list[str]) -> RunDirectory:
-    return RunDirectory(run_directory(resolved(compose(overrides))))
+    return RunDirectory(load(compose(overrides)).run_directory)
 
 
 @pytest.fixture(scope="module")
