@@ -154,9 +154,9 @@ def _refuse_other_images(config: Config, directory: RunDirectory, trained_on: An
     """What a run was trained on is part of what it is."""
     if trained_on not in (None, images):
         raise UserError(
-            f"the images of dataset={config.dataset.name} are not those that {directory.root} was trained on: "
-            "give another dataset another dataset.name, or start over with fresh=true, which keeps the old "
-            "run aside"
+            f"the images of dataset={config.dataset.name} are not those that {directory.root} was trained on "
+            "(where they lie makes no difference): give another dataset another dataset.name, or start over "
+            "with fresh=true, which keeps the old run aside"
         )
 
 

@@ -3,6 +3,7 @@
 import shlex
 import sys
 
+from gan_lab import shell
 from gan_lab.runs.directory import DIVERGED, FAILED, INTERRUPTED, RunDirectory
 from gan_lab.runs.history import History
 
@@ -44,21 +45,29 @@ def summary(directory: RunDirectory, state: str, history: History, was_before: b
 
 def _next_commands(directory: RunDirectory, state: str) -> list[str]:
     """Three commands to try, each with a comment on what it is for."""
-    root, log = shlex.quote(str(directory.root)), shlex.quote(str(directory.log))
+    root, log = str(directory.root), shlex.quote(str(directory.log))
+    typed = [argument for argument in sys.argv[1:] if not argument.startswith("fresh=")]
     commands = {
-        f"python scripts/generate.py {root} --num 64 --out grid.png": "new samples",
-        "python train.py -m norm=none,sn,bssn seed=0,1": "a sweep: one run for each pair",
+        shell.command("generate", root, "--num", "64", "--out", "grid.png"): "new samples",
+        shell.command("train", "-m", *_without(typed, "norm", "seed"), "norm=none,sn,bssn", "seed=0,1"): (
+            "the same under three norms: one run for each pair"
+        ),
     }
     if state == DIVERGED:
+        calmer = [*_without(typed, "norm", "optimizer.d_lr"), "norm=bssn", "optimizer.d_lr=5e-5"]
         commands = {
             f"less {log}": "what happened",
-            "python train.py norm=bssn optimizer.d_lr=5e-5": "a norm, or a smaller step",
+            shell.command("train", *calmer): "a norm, and a smaller step",
         }
     if state in (INTERRUPTED, FAILED):
-        typed = [argument for argument in sys.argv if not argument.startswith("fresh=")]
         commands = {
-            shlex.join(["python", *typed]): "goes on where it stopped",
+            shell.command("train", *typed): "resumes where it stopped",
             f"less {log}": "what happened",
         }
-    commands["python train.py --help"] = "the axes and their choices"
+    commands[shell.command("train", "--help")] = "the axes and their choices"
     return [f"  {command:<48}  # {purpose}" for command, purpose in commands.items()]
+
+
+def _without(typed: list[str], *keys: str) -> list[str]:
+    """What was typed, but for some keys and options."""
+    return [word for word in typed if "=" in word and word.partition("=")[0] not in keys]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gan_lab import shell
 from gan_lab.errors import UserError
 from gan_lab.runs.directory import EXIT_STATUS, FAILED, INTERRUPTED, RUNNING, WRONG_CONFIG
 from gan_lab.sweep.record import Launch, Record
@@ -86,8 +87,8 @@ class Sweep:
 
         commands = {}
         if any(entry.needs_person for entry in entries):
-            typed = [argument for argument in sys.argv if not argument.startswith("fresh=")]
-            commands[shlex.join(["python", *typed])] = "resumes what is not finished"
+            typed = [argument for argument in sys.argv[1:] if not argument.startswith("fresh=")]
+            commands[shell.command("train", *typed)] = "resumes what is not finished"
         for entry in entries:
             if entry.state == FAILED:
                 path = self.outputs / entry.name / "train.log"
