@@ -55,7 +55,7 @@ DEMO = [
     "train.evaluate_every=6",
     "train.checkpoint_every=4",
     "train.keep_every=8",
-    "metrics.num_generated=200",
+    "metrics.digits.num_generated=200",
     "metrics.batch_size=50",
 ]
 SETTINGS = (

@@ -36,7 +36,7 @@ UNJUDGED = [
     *("train.batch_size=4", "train.iterations=12", "train.log_every=2", "train.sample_every=5"),
     "train.checkpoint_every=3",
 ]
-JUDGED = [*UNJUDGED, "metrics=digits", "metrics.num_generated=120", "metrics.batch_size=40"]
+JUDGED = [*UNJUDGED, "metrics=digits", "metrics.digits.num_generated=120", "metrics.digits.batch_size=40"]
 JUDGED += ["train.evaluate_every=8"]
 
 

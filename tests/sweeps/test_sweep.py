@@ -22,6 +22,7 @@ from gan_lab.errors import UserError
 from gan_lab.presets import CONFIGS
 from gan_lab.run import Outcome
 from gan_lab.runs.directory import EXIT_STATUS
+from gan_lab.runs.history import History
 from gan_lab.sweep import record, worker
 from gan_lab.sweep.closing import Sweep
 from gan_lab.sweep.record import Launch, Record
@@ -290,7 +291,12 @@ def test_optuna_searches_the_scale_and_the_same_line_resumes(data: Path, tmp_pat
             "arch.width=0.03125",
             "train.batch_size=4",
         ),
-        *("train.iterations=10", "train.evaluate_every=0", "metrics.num_generated=100", "probes.every=0"),
+        *(
+            "train.iterations=10",
+            "train.evaluate_every=0",
+            "metrics.digits.num_generated=100",
+            "probes.every=0",
+        ),
         *(f"paths.data={data}", f"paths.outputs={tmp_path}/outputs"),
     ]
 
@@ -304,14 +310,11 @@ def test_optuna_searches_the_scale_and_the_same_line_resumes(data: Path, tmp_pat
 
     _, first = search(1)
     out, second = search(2)
-    assert out.count("finished before") == 1
+    assert out.count("already finished") == 1
     found = {run.config["norm.scale"]: run for run in report.runs.find(tmp_path / "outputs")[0]}
     assert len(found) == 2
     assert all(0.7 <= scale <= 4.0 for scale in found)
-    fids = {
-        scale: report.summary.extremes(read(run.directory.metrics), "metric/fid_digits")["last"]
-        for scale, run in found.items()
-    }
+    fids = {scale: History(read(run.directory.metrics)).fid for scale, run in found.items()}
     best = min(fids, key=lambda scale: fids[scale] or 0)
     assert second["best_params"]["norm.scale"] == pytest.approx(best)
     assert second["best_value"] == pytest.approx(fids[best])
