@@ -220,7 +220,8 @@ class Gan:
                 measured |= probes.weight_variances(self.discriminator)
                 measured |= probes.sigmas(self.discriminator)
         if audit:
-            measured |= probes.audited(self.discriminator, real[:1].detach(), patches, score_gradients)
+            image, of_image = real[:1].detach(), [y[:1] for y in labels]
+            measured |= probes.audited(self.discriminator, image, patches, score_gradients, *of_image)
         self.d_optimizer.step()
         return {name: value.detach() for name, value in (values | measured).items()}
 
