@@ -177,8 +177,9 @@ class Gan:
         labels = () if inputs.labels is None else (inputs.labels,)
         with torch.no_grad(), norms.frozen(self.generator):
             fake = self._make_images(inputs.latents, *labels)
-        real = self._augmented(inputs.real, inputs.augment_real).requires_grad_(bool(measure))
-        fake = self._augmented(fake, inputs.augment_fake).requires_grad_(bool(measure))
+        # Detached, so that the inputs stay as they are where nothing augments them.
+        real = self._augmented(inputs.real, inputs.augment_real).detach().requires_grad_(bool(measure))
+        fake = self._augmented(fake, inputs.augment_fake).detach().requires_grad_(bool(measure))
         patches = PatchNorms(self.discriminator if audit else None)
         penalties: dict[str, Tensor] = {}
         with norms.cached_weights(self.discriminator):  # one normalization for all passes
