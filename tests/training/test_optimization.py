@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 
 from gan_lab import build
 from gan_lab.build import build_networks
-from gan_lab.config import compose, resolved, run_directory, run_id
-from gan_lab.data import Batches
+from gan_lab.config import compose, load, resolved
+from gan_lab.data import Batch, Batches
+from gan_lab.images import write_grid
 from gan_lab.penalties import GradientPenalty
 from gan_lab.rng import stream
 from gan_lab.run import run
-from gan_lab.training.samples import generate, write_grid
+from gan_lab.training.samples import generate
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def train(overrides: list[str]) -> Path:
     """Run to the end; returns the run's directory."""
     cfg = compose(overrides)
     assert run(cfg).exit_status == 0
-    return run_directory(resolved(cfg))
+    return load(cfg).run_directory
 
 
 def rows(directory: Path) -> list[dict[str, float]]:
@@ -43,7 +44,7 @@ def last_checkpoint(directory: Path) -> dict[str, Any]:
 
 
 def identity(*overrides: str) -> str:
-    return run_id(resolved(compose(["experiment=tiny", *overrides])))
+    return load(compose(["experiment=tiny", *overrides])).run_id
 
 
 # --- penalties and losses
@@ -60,13 +61,13 @@ def test_the_penalty_is_a_logged_term_of_the_loss(base: list[str], choice: str) 
 def test_each_update_draws_its_own_points(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The mixing is a function of (seed, iteration, step), as a resumed run needs."""
     drawn: list[int] = []
-    penalize = GradientPenalty.__call__
+    draw = GradientPenalty.draw
 
-    def watched(self: GradientPenalty, *arguments: Any) -> torch.Tensor:
-        drawn.append(arguments[-1].initial_seed())
-        return penalize(self, *arguments)
+    def watched(self: GradientPenalty, count: int, rng: torch.Generator) -> torch.Tensor:
+        drawn.append(rng.initial_seed())
+        return draw(self, count, rng)
 
-    monkeypatch.setattr(GradientPenalty, "__call__", watched)
+    monkeypatch.setattr(GradientPenalty, "draw", watched)
     train([*base, "loss=wgan_gp", "optimizer.n_dis=2", "train.iterations=2", "seed=3"])
     indices = [(1, 0), (1, 1), (2, 0), (2, 1)]
     assert drawn == [stream(3, "penalty", *index).initial_seed() for index in indices]
@@ -88,10 +89,10 @@ def test_probing_does_not_change_a_run_with_a_penalty(base: list[str], tmp_path:
 
 
 def test_wgan_gp_is_wasserstein_with_the_gradient_penalty() -> None:
-    config = resolved(compose(["loss=wgan_gp"]))
-    assert config["loss"]["_target_"] == "gan_lab.losses.Wasserstein"
-    assert config["penalty"]["name"] == "gradient_penalty"
-    assert config["penalty"]["coefficient"] == 10
+    config = load(compose(["loss=wgan_gp"]))
+    assert config.plain["loss"]["_target_"] == "gan_lab.losses.Wasserstein"
+    assert config.penalty.name == "gradient_penalty"
+    assert config.penalty.coefficient == 10
 
 
 def test_wgan_gp_without_its_penalty_is_refused(base: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,8 +173,7 @@ def test_each_network_s_update_has_its_own_batch_size(
 
 
 def test_the_generator_s_batch_follows_the_discriminator_s() -> None:
-    config = resolved(compose(["train.batch_size=9"]))
-    assert config["train"]["g_batch_size"] == 9
+    assert load(compose(["train.batch_size=9"])).train.g_batch_size == 9
 
 
 # --- moving average
@@ -188,10 +188,10 @@ def test_the_average_is_sampled_and_written(base: list[str], tmp_path: Path) -> 
     assert all(torch.equal(written[name], state["ema"][name]) for name in written)
     assert not torch.equal(written["linear.weight"], state["generator"]["linear.weight"])
 
-    config = resolved(compose(overrides))
+    config = load(compose(overrides))
     generator, _ = build_networks(config, torch.device("cpu"))
     generator.load_state_dict(state["ema"])
-    grid = generate(generator, config["arch"]["latent_dim"], config["seed"], "samples", 0, 100)
+    grid = generate(generator, config.arch.latent_dim, config.seed, "samples", 0, 100)
     expected = write_grid(tmp_path / "expected.png", grid)
     sampled = max((directory / "samples").glob("*.png"))
     assert Image.open(sampled).tobytes() == Image.open(expected).tobytes()
@@ -209,7 +209,7 @@ def test_a_normalized_generator_is_averaged_and_loads_again(base: list[str]) -> 
     """One γ for all layers, which safetensors would refuse to write as it is."""
     overrides = [*base, "norm.target=both", "norm.gamma=shared", "train.ema=0.8", "train.iterations=2"]
     directory = train(overrides)
-    generator, _ = build_networks(resolved(compose(overrides)), torch.device("cpu"))
+    generator, _ = build_networks(load(compose(overrides)), torch.device("cpu"))
     written = load_file(directory / "generator.safetensors")
     generator.load_state_dict(written)
     assert torch.equal(
@@ -250,10 +250,10 @@ def test_resuming_is_exact_with_everything_on(
 
     draw = Batches.draw
 
-    def draw_and_stop(self: Batches, iteration: int, step: int) -> torch.Tensor:
-        if iteration in (2, 5) and step == 1:
+    def draw_and_stop(self: Batches, iteration: int) -> list[Batch]:
+        if iteration in (2, 5):
             os.kill(os.getpid(), signal.SIGUSR1)
-        return draw(self, iteration, step)
+        return draw(self, iteration)
 
     with monkeypatch.context() as patch:
         patch.setattr(Batches, "draw", draw_and_stop)
