@@ -182,11 +182,13 @@ def test_only_one_trains_in_a_directory_and_a_fresh_one_keeps_the_old(
 def test_the_log_holds_what_is_said_while_it_is_open(
     store: Store, directory: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = logging.getLogger("gan_lab.anything")
+    log, ours = logging.getLogger("gan_lab.anything"), logging.getLogger("gan_lab")
+    before = ours.level, ours.propagate, list(ours.handlers)
     with contextlib.suppress(ZeroDivisionError), store.opened(fresh=False):
         log.info("quietly")
         log.warning("loudly")
         raise ZeroDivisionError
+    assert (ours.level, ours.propagate, ours.handlers) == before
     log.warning("too late")
     text = directory.log.read_text()
     assert "INFO gan_lab.anything: quietly" in text
