@@ -15,19 +15,22 @@ from toys import (
     BATCH,
     G_BATCH,
     IMAGES,
+    LABELS,
     LATENTS,
     N_DIS,
     SEED,
     SIZE,
+    ConditionalGenerator,
+    Distortion,
     Optimizer,
+    Projection,
+    Relativistic,
     differing,
     latents,
     plain_loop,
     real_images,
     snapshot,
-    toy_discriminator,
     toy_gan,
-    toy_generator,
     toys,
     weights,
 )
@@ -126,18 +129,6 @@ def test_a_discriminator_step_does_not_differentiate_the_generator(measure: Meas
     assert all(torch.equal(before[name], value) for name, value in gan.generator.named_parameters())
 
 
-class Relativistic:
-    """Jolicoeur-Martineau 2018 (arXiv 1807.00734), equation 7: both losses are of pairs of scores."""
-
-    generator_sees_real = True
-
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return F.softplus(fake - real).mean()
-
-    def generator(self, fake: Tensor, real: Tensor) -> Tensor:
-        return F.softplus(real - fake).mean()
-
-
 @pytest.mark.parametrize("loss", [Hinge(), Relativistic()], ids=["of one score", "of both"])
 @EVERY_MEASURE
 def test_a_generator_step_does_not_differentiate_the_discriminator_s_weights(
@@ -211,45 +202,6 @@ def test_probes_see_what_a_second_computation_sees() -> None:
 
 
 # --- what an iteration is a function of
-
-
-class Distortion:
-    """Each image brighter or darker, and some of them mirrored."""
-
-    def draw(self, count: int, rng: torch.Generator) -> Tensor:
-        return torch.rand(count, 1, 1, 1, generator=rng)
-
-    def __call__(self, images: Tensor, numbers: Tensor | None) -> Tensor:
-        assert numbers is not None
-        return torch.where(numbers < 0.5, images.flip(-1), images) * (0.5 + numbers)
-
-
-CLASSES = 3
-LABELS = np.random.default_rng(1).integers(0, CLASSES, len(IMAGES))
-
-
-class ConditionalGenerator(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.of_class = nn.Embedding(CLASSES, LATENTS)
-        self.body = toy_generator()
-
-    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        return self.body(z + self.of_class(labels))
-
-
-class Projection(nn.Module):
-    """Miyato & Koyama 2018 (arXiv 1802.05637), equation 3, on the features before the last layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        *features, self.linear, self.flatten = toy_discriminator()
-        self.features = nn.Sequential(*features)
-        self.of_class = nn.Embedding(CLASSES, 8 * 4 * 4)
-
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        features = self.features(images)
-        return self.flatten(self.linear(features)) + (self.of_class(labels) * features).sum(1)
 
 
 def conditional_pair(gamma: Any = None) -> tuple[nn.Module, nn.Module]:

@@ -1,5 +1,6 @@
 """What an update does, through the whole program: penalties, batch sizes, decays, the moving average."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from toys import IMAGES, LABELS, LATENTS, SIZE
 
 from gan_lab import build
 from gan_lab.build import build_networks
 from gan_lab.config import compose, load, resolved
-from gan_lab.data import Batch, Batches
+from gan_lab.data import Batch, Batches, write_array
 from gan_lab.images import write_grid
 from gan_lab.penalties import GradientPenalty
 from gan_lab.rng import stream
@@ -227,6 +229,32 @@ def test_averaging_does_not_change_the_training(base: list[str]) -> None:
 # --- all of it, stopped and resumed
 
 
+def assert_resuming_is_exact(
+    overrides: list[str], folder: Path, recorded: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Of a run of six iterations that is stopped twice; returns its directory."""
+    undisturbed = train(overrides)
+    stopped = [*overrides, f"paths.outputs={folder}/stopped"]
+
+    draw = Batches.draw
+
+    def draw_and_stop(self: Batches, iteration: int) -> list[Batch]:
+        if iteration in (2, 5):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return draw(self, iteration)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "draw", draw_and_stop)
+        assert [run(compose(stopped)).exit_status for _ in range(2)] == [4, 4]
+    resumed = train(stopped)
+
+    assert [row["iteration"] for row in recorded(resumed)] == [1, 2, 3, 4, 5, 6]
+    assert recorded(resumed) == recorded(undisturbed)
+    for name in ("generator.safetensors", "samples/00000006.png"):
+        assert (resumed / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    return resumed
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_resuming_is_exact_with_everything_on(
     base: list[str],
@@ -245,22 +273,31 @@ def test_resuming_is_exact_with_everything_on(
         "train.iterations=6",
         f"train.precision={precision}",
     ]
-    undisturbed = train([*base, *chosen])
-    stopped = [*base, *chosen, f"paths.outputs={tmp_path}/stopped"]
+    assert_resuming_is_exact([*base, *chosen], tmp_path, recorded, monkeypatch)
 
-    draw = Batches.draw
 
-    def draw_and_stop(self: Batches, iteration: int) -> list[Batch]:
-        if iteration in (2, 5):
-            os.kill(os.getpid(), signal.SIGUSR1)
-        return draw(self, iteration)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Batches, "draw", draw_and_stop)
-        assert [run(compose(stopped)).exit_status for _ in range(2)] == [4, 4]
-    resumed = train(stopped)
-
-    assert [row["iteration"] for row in recorded(resumed)] == [1, 2, 3, 4, 5, 6]
-    assert recorded(resumed) == recorded(undisturbed)
-    for name in ("generator.safetensors", "samples/00000006.png"):
-        assert (resumed / name).read_bytes() == (undisturbed / name).read_bytes(), name
+def test_a_run_with_labels_a_loss_of_both_scores_and_an_augmentation(
+    base: list[str], tmp_path: Path, recorded: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the config, through probes, audits and samples, and resumed."""
+    array = write_array(tmp_path / "toys.npy", IMAGES, {})
+    monkeypatch.setattr(build, "load_images", lambda _: dataclasses.replace(array, labels=LABELS))
+    chosen = [
+        f"dataset.image_size={SIZE}",
+        f"arch.latent_dim={LATENTS}",
+        "arch.image_sizes=null",
+        *("~arch.generator", "+arch.generator._target_=toys.ConditionalGenerator"),
+        *("~arch.discriminator", "+arch.discriminator._target_=toys.Projection"),
+        *("loss.name=relativistic", "loss._target_=toys.Relativistic"),
+        *("augment.name=distortion", "augment._target_=toys.Distortion"),
+        *("norm=sn", "penalty=r1", "train.ema=0.9", "train.g_batch_size=5", "optimizer.n_dis=2"),
+        *("train.iterations=6", "probes.every=2", "probes.audit_every=3"),
+    ]
+    directory = assert_resuming_is_exact([*base, *chosen], tmp_path, recorded, monkeypatch)
+    last = rows(directory)[-1]
+    assert {"loss/penalty", "slope/real_mean", "sigma/linear", "sigma_exact/linear"} <= last.keys()
+    assert "loss/d_real" not in last
+    begin = build_networks(load(compose([*base, *chosen])), torch.device("cpu"))
+    state = last_checkpoint(directory)
+    for network, name in zip(begin, ("generator", "discriminator"), strict=True):
+        assert not torch.equal(network.of_class.weight, state[name]["of_class.weight"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -84,6 +85,57 @@ def toy_gan(
         n_dis=n_dis,
         **more,
     )
+
+
+class Relativistic:
+    """Jolicoeur-Martineau 2018 (arXiv 1807.00734), equation 7: both losses are of pairs of scores."""
+
+    generator_sees_real = True
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return F.softplus(fake - real).mean()
+
+    def generator(self, fake: Tensor, real: Tensor) -> Tensor:
+        return F.softplus(real - fake).mean()
+
+
+class Distortion:
+    """Each image brighter or darker, and some of them mirrored."""
+
+    def draw(self, count: int, rng: torch.Generator) -> Tensor:
+        return torch.rand(count, 1, 1, 1, generator=rng)
+
+    def __call__(self, images: Tensor, numbers: Tensor | None) -> Tensor:
+        assert numbers is not None
+        return torch.where(numbers < 0.5, images.flip(-1), images) * (0.5 + numbers)
+
+
+CLASSES = 3
+LABELS = np.random.default_rng(1).integers(0, CLASSES, len(IMAGES))
+
+
+class ConditionalGenerator(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_class = nn.Embedding(CLASSES, LATENTS)
+        self.body = toy_generator()
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        return self.body(z + self.of_class(labels))
+
+
+class Projection(nn.Module):
+    """Miyato & Koyama 2018 (arXiv 1802.05637), equation 3, on the features before the last layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        *features, self.linear, self.flatten = toy_discriminator()
+        self.features = nn.Sequential(*features)
+        self.of_class = nn.Embedding(CLASSES, 8 * 4 * 4)
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        features = self.features(images)
+        return self.flatten(self.linear(features)) + (self.of_class(labels) * features).sum(1)
 
 
 @dataclass
