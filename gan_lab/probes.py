@@ -78,17 +78,22 @@ def weight_variances(network: nn.Module) -> dict[str, Tensor]:
 
 
 def audited(
-    network: nn.Module, image: Tensor, patches: PatchNorms, score_gradients: Sequence[Tensor] | None
+    network: nn.Module,
+    image: Tensor,
+    patches: PatchNorms,
+    score_gradients: Sequence[Tensor] | None,
+    *labels: Tensor,
 ) -> dict[str, Tensor]:
     """The exact singular values of each layer, and what follows from them.
 
     `sigma_exact/<layer>` beside the estimate, its `sigma_error/<layer>` (relative), `operator_norm/<layer>`
     of the effective weight, `lipschitz/d` of the whole network, and `grad_bound/d/<layer>`, which
-    `grad_norm/d/<layer>` cannot exceed. `image` is `[1, 3, H, W]`; see `gan_lab.norms.bounds` for the last
-    two arguments; without score gradients there are no bounds. What cannot be had is left out, with a word.
+    `grad_norm/d/<layer>` cannot exceed. `image` is `[1, 3, H, W]`, `labels` its class where the network takes
+    one; see `gan_lab.norms.bounds` for `patches` and `score_gradients`, without which there are no bounds.
+    What cannot be had is left out, with a word.
     """
     try:
-        exact = audit(network, image)
+        exact = audit(network, image, *labels)
     except ValueError as error:
         log.warning("no audit: %s", error)
         return {}

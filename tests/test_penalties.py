@@ -41,21 +41,28 @@ def numeric_slopes(network: nn.Module, images: Tensor, step: float = 1e-6) -> np
     return np.array(slopes)
 
 
+def penalized(
+    penalty: GradientPenalty | R1, network: nn.Module, real: Tensor, fake: Tensor, rng: torch.Generator
+) -> Tensor:
+    noise = penalty.draw(len(real), rng)
+    return penalty(network, real, fake, None if noise is None else noise.to(real))
+
+
 def points_between(real: Tensor, fake: Tensor, seed: int) -> Tensor:
-    mix = torch.rand(len(real), 1, 1, 1, generator=torch.Generator().manual_seed(seed), dtype=real.dtype)
+    mix = torch.rand(len(real), 1, 1, 1, generator=torch.Generator().manual_seed(seed)).to(real.dtype)
     return (1 - mix) * real + mix * fake
 
 
 def test_gradient_penalty_against_numerical_slopes() -> None:
     network, real, fake = Toy(12), batch(1), batch(2)
-    value = GradientPenalty(coefficient=7.0)(network, real, fake, torch.Generator().manual_seed(3))
+    value = penalized(GradientPenalty(coefficient=7.0), network, real, fake, torch.Generator().manual_seed(3))
     slopes = numeric_slopes(network, points_between(real, fake, 3))
     assert value.item() == pytest.approx(7 * ((slopes - 1) ** 2).mean(), rel=1e-7)
 
 
 def test_r1_against_numerical_slopes() -> None:
     network, real, fake = Toy(12), batch(1), batch(2)
-    value = R1(coefficient=7.0)(network, real, fake, torch.Generator())
+    value = penalized(R1(coefficient=7.0), network, real, fake, torch.Generator())
     assert value.item() == pytest.approx(7 / 2 * (numeric_slopes(network, real) ** 2).mean(), rel=1e-7)
 
 
@@ -64,7 +71,7 @@ def test_the_derivative_in_the_weights_against_finite_differences(penalty: Gradi
     network, real, fake = Toy(12), batch(1), batch(2)
 
     def value() -> Tensor:
-        return penalty(network, real, fake, torch.Generator().manual_seed(3))
+        return penalized(penalty, network, real, fake, torch.Generator().manual_seed(3))
 
     exact = torch.autograd.grad(value(), (network.m, network.a))
     for parameter, gradient in zip((network.m, network.a), exact, strict=True):
@@ -84,15 +91,15 @@ def test_a_linear_score_of_slope_one_costs_nothing() -> None:
     with torch.no_grad():
         linear[1].weight /= linear[1].weight.norm()
     rng = torch.Generator().manual_seed(0)
-    assert GradientPenalty()(linear, batch(1), batch(2), rng).item() == pytest.approx(0, abs=1e-20)
-    assert R1(coefficient=10)(linear, batch(1), batch(2), rng).item() == pytest.approx(5)
+    found = [penalized(kind, linear, batch(1), batch(2), rng).item() for kind in (GradientPenalty(), R1(10))]
+    assert found == [pytest.approx(0, abs=1e-20), pytest.approx(5)]
 
 
 def test_a_flat_discriminator_has_finite_gradients() -> None:
     network = Toy(12)
     with torch.no_grad():
         network.a.zero_()
-    penalty = GradientPenalty()(network, batch(1), batch(2), torch.Generator())
+    penalty = penalized(GradientPenalty(), network, batch(1), batch(2), torch.Generator())
     assert penalty.item() == pytest.approx(10)
     penalty.backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
@@ -108,7 +115,7 @@ def test_points_lie_between_the_pairs_and_follow_the_stream() -> None:
 
     real, fake = batch(1, count=64), batch(2, count=64)
     for iteration in (5, 5, 6):
-        GradientPenalty()(Recorder(12), real, fake, stream(0, "penalty", iteration, 0))
+        penalized(GradientPenalty(), Recorder(12), real, fake, stream(0, "penalty", iteration, 0))
     assert torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[0], seen[2])
     mix = ((seen[0] - real) / (fake - real)).flatten(1)
@@ -131,7 +138,7 @@ def test_one_normalization_serves_scores_and_penalty(make: type, penalty: Gradie
     real, fake = torch.rand(2, 3, 32, 32) * 2 - 1, torch.rand(2, 3, 32, 32) * 2 - 1
     with parametrize.cached():
         scores = network(real), network(fake)
-        added = penalty(network, real, fake, torch.Generator())
+        added = penalized(penalty, network, real, fake, torch.Generator())
     (scores[1].mean() - scores[0].mean() + added).backward()
     twin(real)
     for (name, ours), theirs in zip(network.named_buffers(), twin.buffers(), strict=True):

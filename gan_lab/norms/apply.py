@@ -110,7 +110,7 @@ def eval_mode(network: nn.Module) -> Iterator[None]:
 
 
 def input_sizes(
-    network: nn.Module, layers: Mapping[str, nn.Module], example_input: Tensor | None
+    network: nn.Module, layers: Mapping[str, nn.Module], example_input: Tensor | None, *labels: Tensor
 ) -> dict[str, tuple[int, ...]]:
     """The spatial sizes of each layer's input (`()` if linear), seen in a pass that changes nothing.
 
@@ -139,7 +139,7 @@ def input_sizes(
     ]
     try:
         with eval_mode(network), torch.no_grad():
-            network(example_input)
+            network(example_input, *labels)
     finally:
         for handle in handles:
             handle.remove()

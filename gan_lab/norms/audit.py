@@ -49,16 +49,16 @@ class Audit:
 
 
 @torch.no_grad()
-def audit(network: nn.Module, example_input: Tensor) -> Audit:
+def audit(network: nn.Module, example_input: Tensor, *labels: Tensor) -> Audit:
     """Measure every linear and convolution layer of `network` exactly, in float64, and change nothing.
 
-    The reshapings by SVD. The operator at the size that `example_input` gives it, by the SVD of its dense
-    matrix where that has at most `DENSE_LIMIT` entries, else by Lanczos iterations to convergence with a
-    residual. Raises ValueError, naming the layer, where it has no operator (see `LayerOperator.of`) or its
-    weight is not finite.
+    The reshapings by SVD. The operator at the size that `example_input` (with its `labels`, where the network
+    takes any) gives it, by the SVD of its dense matrix where that has at most `DENSE_LIMIT` entries, else by
+    Lanczos iterations to convergence with a residual. Raises ValueError, naming the layer, where it has no
+    operator (see `LayerOperator.of`) or its weight is not finite.
     """
     layers = dict(weighted_layers(network))
-    sizes = input_sizes(network, layers, example_input)
+    sizes = input_sizes(network, layers, example_input, *labels)
     norms = {layer: norm for _, layer, norm in normalized_layers(network)}
     with eval_mode(network):
         rows = [_audit_layer(name, layer, sizes[name], norms.get(layer)) for name, layer in layers.items()]

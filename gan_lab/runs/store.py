@@ -189,6 +189,7 @@ def _logging_to(path: Path) -> Iterator[None]:
     terminal.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     terminal.setLevel(logging.WARNING)
     logger = logging.getLogger("gan_lab")
+    before = logger.level, logger.propagate
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.addHandler(file)
@@ -198,4 +199,6 @@ def _logging_to(path: Path) -> Iterator[None]:
     finally:
         logger.removeHandler(file)
         logger.removeHandler(terminal)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
         file.close()

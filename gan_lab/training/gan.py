@@ -177,8 +177,9 @@ class Gan:
         labels = () if inputs.labels is None else (inputs.labels,)
         with torch.no_grad(), norms.frozen(self.generator):
             fake = self._make_images(inputs.latents, *labels)
-        real = self._augmented(inputs.real, inputs.augment_real).requires_grad_(bool(measure))
-        fake = self._augmented(fake, inputs.augment_fake).requires_grad_(bool(measure))
+        # Detached, so that the inputs stay as they are where nothing augments them.
+        real = self._augmented(inputs.real, inputs.augment_real).detach().requires_grad_(bool(measure))
+        fake = self._augmented(fake, inputs.augment_fake).detach().requires_grad_(bool(measure))
         patches = PatchNorms(self.discriminator if audit else None)
         penalties: dict[str, Tensor] = {}
         with norms.cached_weights(self.discriminator):  # one normalization for all passes
@@ -220,7 +221,8 @@ class Gan:
                 measured |= probes.weight_variances(self.discriminator)
                 measured |= probes.sigmas(self.discriminator)
         if audit:
-            measured |= probes.audited(self.discriminator, real[:1].detach(), patches, score_gradients)
+            image, of_image = real[:1].detach(), [y[:1] for y in labels]
+            measured |= probes.audited(self.discriminator, image, patches, score_gradients, *of_image)
         self.d_optimizer.step()
         return {name: value.detach() for name, value in (values | measured).items()}
 

@@ -98,7 +98,7 @@ def train(
             due, row, pending = intervals.due(gan.iteration), pending, None
 
         judges = [judge for judge in evaluators if due.is_last or is_due(gan.iteration, judge.every)]
-        if not (due.log or due.samples or due.checkpoint or judges or stop_requested()):
+        if not (row or due.samples or due.checkpoint or judges or stop_requested()):
             continue
 
         with clock.paused():

@@ -1,4 +1,4 @@
-"""Norms, audits and bounds inside whole runs of the trainer."""
+"""Norms, audits and bounds inside whole runs."""
 
 import math
 from collections import Counter
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab import build, norms, run
-from gan_lab.config import compose, resolved, run_directory
+from gan_lab.config import compose, load
 from gan_lab.norms import SigmaOperator, SigmaOut, parametrization, power_iteration, sigma
 
 Recorded = Callable[[Path], list[dict[str, float]]]
@@ -19,7 +19,7 @@ Recorded = Callable[[Path], list[dict[str, float]]]
 def train(tiny: list[str], *overrides: str) -> Path:
     cfg = compose([*tiny, "train.sample_every=0", "probes.every=2", *overrides])
     assert run.run(cfg).exit_status == 0
-    return run_directory(resolved(cfg))
+    return load(cfg).run_directory
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_normalized_generator_is_trained_and_written(tiny: list[str], recorded
 
 
 def test_networks_of_a_config_are_normalized_at_their_own_sizes(tiny: list[str]) -> None:
-    config = resolved(compose([*tiny, "norm=strict_sn", "norm.target=both", "arch.width=0.02"]))
+    config = load(compose([*tiny, "norm=strict_sn", "norm.target=both", "arch.width=0.02"]))
     generator, discriminator = build.build_networks(config, torch.device("cpu"))
     for network in (generator, discriminator):
         for _, layer, norm in norms.normalized_layers(network):

@@ -31,7 +31,7 @@ def test_the_status_says_how_where_and_with_what(
     monkeypatch.setattr(subprocess, "run", lambda *command, **how: run(*command, **{**how, "timeout": None}))
     run_directory._git_revision.cache_clear()  # git may take as long as it likes
     before = time.time()
-    directory.write_status("diverged", 40, "loss/d is nan", 7, "cpu", diverged_at=41, layer="3")
+    directory.write_status("diverged", 40, "loss/d is nan", seed=7, device="cpu", diverged_at=41, layer="3")
     status = json.loads(directory.status.read_text())
     written = time.mktime(time.strptime(status.pop("time")[:19], "%Y-%m-%dT%H:%M:%S"))
     assert before - 1 <= written <= time.time()
@@ -66,14 +66,14 @@ def test_no_status_and_a_spoilt_one_are_empty(directory: RunDirectory) -> None:
 def test_on_a_full_disk_the_status_is_still_written(
     directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
-    directory.write_status(RUNNING, 0, "", 0, "cpu")
+    directory.write_status(RUNNING, 0, seed=0, device="cpu")
     room = directory.status.stat().st_size
 
     def refuse(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(run_directory, "write_json", refuse)
-    directory.write_status("failed", 40, reason, 0, "cpu")
+    directory.write_status("failed", 40, reason, seed=0, device="cpu")
     status = directory.read_status()
     assert (status["state"], status["iteration"]) == ("failed", 40)
     assert reason.startswith(status["reason"])

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import pytest
 
-from gan_lab.config import compose, resolved, run_directory
+from gan_lab.config import compose, load
 from gan_lab.errors import UserError
 from gan_lab.run import run
 from gan_lab.runs import lock
@@ -85,7 +85,7 @@ def test_a_second_process_is_refused_with_the_first_one_s_host_and_pid(tmp_path:
 def test_a_run_directory_in_use_costs_exit_status_2(
     tiny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    directory = run_directory(resolved(compose(tiny)))
+    directory = load(compose(tiny)).run_directory
     RunDirectory(directory).create()
     with owned(directory / "lock") as process:
         assert run(compose(tiny)).exit_status == 2

@@ -1,6 +1,5 @@
 """Half precision and compiled passes: what stays exact under them, and what a step asks of the device."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,48 +8,37 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_lab import build
-from gan_lab.config import compose, resolved
+from gan_lab.config import compose, load
 from gan_lab.run import run
-from gan_lab.tracking import Trackers
-from gan_lab.training import Trainer
 from gan_lab.training.forward import Execution, Forward
+from gan_lab.training.gan import Gan, Measure
 
 CPU = torch.device("cpu")
 
 
-def built(overrides: list[str], folder: Path) -> Trainer:
-    config = resolved(compose(overrides))
-    make = build.build_trainer(config, build.load_images(config), CPU)
-    return make(
-        sink=Trackers([]),
-        evaluate=None,
-        samples=folder / "samples",
-        checkpoints=folder / "checkpoints",
-        record_length=lambda: 0,
-        stop_requested=lambda: None,
-    )
+def built(overrides: list[str]) -> Gan:
+    config = load(compose(overrides))
+    return build.build_gan(config, build.load_images(config), CPU)
 
 
 # --- half precision
 
 
-def test_convolutions_are_in_half_precision_and_all_that_is_kept_is_not(
-    tiny: list[str], tmp_path: Path
-) -> None:
-    trainer = built([*tiny, "train.precision=bf16", "norm=bssn", "norm.gamma=per_layer"], tmp_path)
+def test_convolutions_are_in_half_precision_and_all_that_is_kept_is_not(tiny: list[str]) -> None:
+    gan = built([*tiny, "train.precision=bf16", "norm=bssn", "norm.gamma=per_layer"])
     types: dict[str, set[torch.dtype]] = {"layers": set(), "sigmas": set()}
-    for module in [*trainer.generator.modules(), *trainer.discriminator.modules()]:
+    for module in [*gan.generator.modules(), *gan.discriminator.modules()]:
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             module.register_forward_hook(  # an audit's own passes are in eval mode
                 lambda layer, inputs, output: types["layers"].add(output.dtype) if layer.training else None
             )
         if hasattr(module, "power_iterate"):
             module.register_forward_hook(lambda _, inputs, output: types["sigmas"].add(output.dtype))
-    values = trainer.iterate(1, measure=True, audit=True)
+    values = gan.update(gan.draw(1), Measure.AUDIT)
     assert types == {"layers": {torch.bfloat16}, "sigmas": {torch.float32}}
-    kept = [*trainer.generator.state_dict().values(), *trainer.discriminator.state_dict().values()]
-    kept += [parameter.grad for parameter in trainer.discriminator.parameters() if parameter.grad is not None]
-    for optimizer in (trainer.g_optimizer, trainer.d_optimizer):
+    kept = [*gan.generator.state_dict().values(), *gan.discriminator.state_dict().values()]
+    kept += [parameter.grad for parameter in gan.discriminator.parameters() if parameter.grad is not None]
+    for optimizer in (gan.g_optimizer, gan.d_optimizer):
         kept += [value for state in optimizer.state.values() for value in state.values()]
     kept += [value for name, value in values.items() if name.startswith(("loss/", "score/", "sigma/"))]
     assert {tensor.dtype for tensor in kept if tensor.is_floating_point()} == {torch.float32}
@@ -58,22 +46,22 @@ def test_convolutions_are_in_half_precision_and_all_that_is_kept_is_not(
 
 @pytest.mark.parametrize("choice", ["norm=sn", "norm=strict_sn", "loss=wgan_gp"])
 def test_half_precision_changes_losses_and_gradients_by_its_rounding_only(
-    tiny: list[str], tmp_path: Path, choice: str
+    tiny: list[str], choice: str
 ) -> None:
-    trainers = [built([*tiny, choice, f"train.precision={kind}"], tmp_path) for kind in ("fp32", "bf16")]
+    gans = [built([*tiny, choice, f"train.precision={kind}"]) for kind in ("fp32", "bf16")]
     full, half = (
-        {name: value.item() for name, value in trainer.iterate(1, measure=True).items()}
-        for trainer in trainers
+        {name: value.item() for name, value in gan.update(gan.draw(1), Measure.PROBES).items()}
+        for gan in gans
     )
     assert full.keys() == half.keys()
     for name, value in full.items():
         is_of_the_weights = name.startswith(("sigma", "weight_var"))  # before the first update
         assert half[name] == pytest.approx(value, rel=1e-6 if is_of_the_weights else 0.1, abs=2e-3), name
-    for ours, theirs in zip(*(trainer.discriminator.parameters() for trainer in trainers), strict=True):
+    for ours, theirs in zip(*(gan.discriminator.parameters() for gan in gans), strict=True):
         assert ours.grad is not None
         assert theirs.grad is not None
         assert (ours.grad - theirs.grad).norm() <= 0.3 * ours.grad.norm()
-    assert not torch.equal(*(trainer.discriminator.conv3.bias.grad for trainer in trainers))
+    assert not torch.equal(*(gan.discriminator.conv3.bias.grad for gan in gans))
 
 
 # --- compiled
@@ -127,13 +115,13 @@ class HostReads(TorchDispatchMode):
     ],
     ids=" ".join,
 )
-def test_no_step_reads_a_value_from_the_device(tiny: list[str], tmp_path: Path, choices: list[str]) -> None:
+def test_no_step_reads_a_value_from_the_device(tiny: list[str], choices: list[str]) -> None:
     """Not even one that measures; the first, in which optimizers and caches are made, is not counted."""
-    trainer = built([*tiny, *choices], tmp_path)
-    trainer.iterate(1, measure=True)
+    gan = built([*tiny, *choices])
+    gan.update(gan.draw(1), Measure.PROBES)
     with HostReads() as reads:
-        trainer.iterate(2)
-        trainer.iterate(3, measure=True)
+        gan.update(gan.draw(2))
+        gan.update(gan.draw(3), Measure.PROBES)
     assert reads.seen == []
 
 

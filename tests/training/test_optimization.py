@@ -1,5 +1,6 @@
 """What an update does, through the whole program: penalties, batch sizes, decays, the moving average."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,15 +12,17 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from toys import IMAGES, LABELS, LATENTS, SIZE
 
 from gan_lab import build
 from gan_lab.build import build_networks
-from gan_lab.config import compose, resolved, run_directory, run_id
-from gan_lab.data import Batches
+from gan_lab.config import compose, load, resolved
+from gan_lab.data import Batch, Batches, write_array
+from gan_lab.images import write_grid
 from gan_lab.penalties import GradientPenalty
 from gan_lab.rng import stream
 from gan_lab.run import run
-from gan_lab.training.samples import generate, write_grid
+from gan_lab.training.samples import generate
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def train(overrides: list[str]) -> Path:
     """Run to the end; returns the run's directory."""
     cfg = compose(overrides)
     assert run(cfg).exit_status == 0
-    return run_directory(resolved(cfg))
+    return load(cfg).run_directory
 
 
 def rows(directory: Path) -> list[dict[str, float]]:
@@ -43,7 +46,7 @@ def last_checkpoint(directory: Path) -> dict[str, Any]:
 
 
 def identity(*overrides: str) -> str:
-    return run_id(resolved(compose(["experiment=tiny", *overrides])))
+    return load(compose(["experiment=tiny", *overrides])).run_id
 
 
 # --- penalties and losses
@@ -60,13 +63,13 @@ def test_the_penalty_is_a_logged_term_of_the_loss(base: list[str], choice: str) 
 def test_each_update_draws_its_own_points(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The mixing is a function of (seed, iteration, step), as a resumed run needs."""
     drawn: list[int] = []
-    penalize = GradientPenalty.__call__
+    draw = GradientPenalty.draw
 
-    def watched(self: GradientPenalty, *arguments: Any) -> torch.Tensor:
-        drawn.append(arguments[-1].initial_seed())
-        return penalize(self, *arguments)
+    def watched(self: GradientPenalty, count: int, rng: torch.Generator) -> torch.Tensor:
+        drawn.append(rng.initial_seed())
+        return draw(self, count, rng)
 
-    monkeypatch.setattr(GradientPenalty, "__call__", watched)
+    monkeypatch.setattr(GradientPenalty, "draw", watched)
     train([*base, "loss=wgan_gp", "optimizer.n_dis=2", "train.iterations=2", "seed=3"])
     indices = [(1, 0), (1, 1), (2, 0), (2, 1)]
     assert drawn == [stream(3, "penalty", *index).initial_seed() for index in indices]
@@ -88,10 +91,10 @@ def test_probing_does_not_change_a_run_with_a_penalty(base: list[str], tmp_path:
 
 
 def test_wgan_gp_is_wasserstein_with_the_gradient_penalty() -> None:
-    config = resolved(compose(["loss=wgan_gp"]))
-    assert config["loss"]["_target_"] == "gan_lab.losses.Wasserstein"
-    assert config["penalty"]["name"] == "gradient_penalty"
-    assert config["penalty"]["coefficient"] == 10
+    config = load(compose(["loss=wgan_gp"]))
+    assert config.plain["loss"]["_target_"] == "gan_lab.losses.Wasserstein"
+    assert config.penalty.name == "gradient_penalty"
+    assert config.penalty.coefficient == 10
 
 
 def test_wgan_gp_without_its_penalty_is_refused(base: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,8 +175,7 @@ def test_each_network_s_update_has_its_own_batch_size(
 
 
 def test_the_generator_s_batch_follows_the_discriminator_s() -> None:
-    config = resolved(compose(["train.batch_size=9"]))
-    assert config["train"]["g_batch_size"] == 9
+    assert load(compose(["train.batch_size=9"])).train.g_batch_size == 9
 
 
 # --- moving average
@@ -188,10 +190,10 @@ def test_the_average_is_sampled_and_written(base: list[str], tmp_path: Path) -> 
     assert all(torch.equal(written[name], state["ema"][name]) for name in written)
     assert not torch.equal(written["linear.weight"], state["generator"]["linear.weight"])
 
-    config = resolved(compose(overrides))
+    config = load(compose(overrides))
     generator, _ = build_networks(config, torch.device("cpu"))
     generator.load_state_dict(state["ema"])
-    grid = generate(generator, config["arch"]["latent_dim"], config["seed"], "samples", 0, 100)
+    grid = generate(generator, config.arch.latent_dim, config.seed, "samples", 0, 100)
     expected = write_grid(tmp_path / "expected.png", grid)
     sampled = max((directory / "samples").glob("*.png"))
     assert Image.open(sampled).tobytes() == Image.open(expected).tobytes()
@@ -209,7 +211,7 @@ def test_a_normalized_generator_is_averaged_and_loads_again(base: list[str]) -> 
     """One γ for all layers, which safetensors would refuse to write as it is."""
     overrides = [*base, "norm.target=both", "norm.gamma=shared", "train.ema=0.8", "train.iterations=2"]
     directory = train(overrides)
-    generator, _ = build_networks(resolved(compose(overrides)), torch.device("cpu"))
+    generator, _ = build_networks(load(compose(overrides)), torch.device("cpu"))
     written = load_file(directory / "generator.safetensors")
     generator.load_state_dict(written)
     assert torch.equal(
@@ -225,6 +227,32 @@ def test_averaging_does_not_change_the_training(base: list[str]) -> None:
 
 
 # --- all of it, stopped and resumed
+
+
+def assert_resuming_is_exact(
+    overrides: list[str], folder: Path, recorded: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Of a run of six iterations that is stopped twice; returns its directory."""
+    undisturbed = train(overrides)
+    stopped = [*overrides, f"paths.outputs={folder}/stopped"]
+
+    draw = Batches.draw
+
+    def draw_and_stop(self: Batches, iteration: int) -> list[Batch]:
+        if iteration in (2, 5):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return draw(self, iteration)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "draw", draw_and_stop)
+        assert [run(compose(stopped)).exit_status for _ in range(2)] == [4, 4]
+    resumed = train(stopped)
+
+    assert [row["iteration"] for row in recorded(resumed)] == [1, 2, 3, 4, 5, 6]
+    assert recorded(resumed) == recorded(undisturbed)
+    for name in ("generator.safetensors", "samples/00000006.png"):
+        assert (resumed / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    return resumed
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -245,22 +273,31 @@ def test_resuming_is_exact_with_everything_on(
         "train.iterations=6",
         f"train.precision={precision}",
     ]
-    undisturbed = train([*base, *chosen])
-    stopped = [*base, *chosen, f"paths.outputs={tmp_path}/stopped"]
+    assert_resuming_is_exact([*base, *chosen], tmp_path, recorded, monkeypatch)
 
-    draw = Batches.draw
 
-    def draw_and_stop(self: Batches, iteration: int, step: int) -> torch.Tensor:
-        if iteration in (2, 5) and step == 1:
-            os.kill(os.getpid(), signal.SIGUSR1)
-        return draw(self, iteration, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Batches, "draw", draw_and_stop)
-        assert [run(compose(stopped)).exit_status for _ in range(2)] == [4, 4]
-    resumed = train(stopped)
-
-    assert [row["iteration"] for row in recorded(resumed)] == [1, 2, 3, 4, 5, 6]
-    assert recorded(resumed) == recorded(undisturbed)
-    for name in ("generator.safetensors", "samples/00000006.png"):
-        assert (resumed / name).read_bytes() == (undisturbed / name).read_bytes(), name
+def test_a_run_with_labels_a_loss_of_both_scores_and_an_augmentation(
+    base: list[str], tmp_path: Path, recorded: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the config, through probes, audits and samples, and resumed."""
+    array = write_array(tmp_path / "toys.npy", IMAGES, {})
+    monkeypatch.setattr(build, "load_images", lambda _: dataclasses.replace(array, labels=LABELS))
+    chosen = [
+        f"dataset.image_size={SIZE}",
+        f"arch.latent_dim={LATENTS}",
+        "arch.image_sizes=null",
+        *("~arch.generator", "+arch.generator._target_=toys.ConditionalGenerator"),
+        *("~arch.discriminator", "+arch.discriminator._target_=toys.Projection"),
+        *("loss.name=relativistic", "loss._target_=toys.Relativistic"),
+        *("augment.name=distortion", "augment._target_=toys.Distortion"),
+        *("norm=sn", "penalty=r1", "train.ema=0.9", "train.g_batch_size=5", "optimizer.n_dis=2"),
+        *("train.iterations=6", "probes.every=2", "probes.audit_every=3"),
+    ]
+    directory = assert_resuming_is_exact([*base, *chosen], tmp_path, recorded, monkeypatch)
+    last = rows(directory)[-1]
+    assert {"loss/penalty", "slope/real_mean", "sigma/linear", "sigma_exact/linear"} <= last.keys()
+    assert "loss/d_real" not in last
+    begin = build_networks(load(compose([*base, *chosen])), torch.device("cpu"))
+    state = last_checkpoint(directory)
+    for network, name in zip(begin, ("generator", "discriminator"), strict=True):
+        assert not torch.equal(network.of_class.weight, state[name]["of_class.weight"])
