@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_lab.config import compose, resolved, run_directory
+from gan_lab.config import compose, load
 from gan_lab.run import run
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -22,7 +22,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
             "init=xavier",  # images that differ at once: small initial weights make them all grey
             "train.iterations=3",
             "train.checkpoint_every=1",
-            "metrics.num_generated=60",
+            "metrics.digits.num_generated=60",
             "tracker=local",
             "device=cpu",
             f"paths.data={data}",
@@ -30,7 +30,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
         ]
     )
     assert run(config).exit_status == 0
-    return run_directory(resolved(config))
+    return load(config).run_directory
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gan_lab.config import compose, resolved, run_directory
+from gan_lab.config import compose, load
 from gan_lab.run import run
 from gan_lab.tracking import Guarded
 
@@ -68,7 +68,7 @@ def test_an_error_without_words_is_named(caplog: pytest.LogCaptureFixture) -> No
 def train(overrides: list[str]) -> Path:
     cfg = compose([*overrides, "train.iterations=5", "probes.every=0"])
     assert run(cfg).exit_status == 0
-    return run_directory(resolved(cfg))
+    return load(cfg).run_directory
 
 
 def test_a_run_goes_on_and_its_own_record_is_whole(
