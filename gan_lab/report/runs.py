@@ -70,7 +70,7 @@ def find(root: Path) -> tuple[list[Run], list[Damaged]]:
         raise UserError(f"{root} is no folder: give the one that paths.outputs names")
     runs: list[Run] = []
     damaged: list[Damaged] = []
-    for folder in _folders(root):
+    for folder in folders(root):
         name = plain(str(folder.relative_to(root)) if folder != root else folder.name)
         directory = RunDirectory(folder)
         try:
@@ -88,7 +88,8 @@ def find(root: Path) -> tuple[list[Run], list[Damaged]]:
     return sorted(runs, key=lambda run: natural(run.name)), damaged
 
 
-def _folders(root: Path) -> Iterator[Path]:
+def folders(root: Path) -> Iterator[Path]:
+    """The run directories below `root`, but for those that `fresh=true` set aside."""
     for folder, subfolders, files in os.walk(root):
         if any(mark in files for mark in MARKS):
             subfolders.clear()  # what lies in a run directory is no other run
