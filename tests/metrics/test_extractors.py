@@ -28,7 +28,7 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_other_weights_work_and_are_called_unverified(
+def test_other_weights_work_and_are_called_unverified_by_their_checksum(
     random_weights: Path, pixels: Tensor, array_of: Callable[..., ImageArray], tmp_path: Path
 ) -> None:
     extractor = inception(str(tmp_path), str(random_weights))
@@ -37,14 +37,14 @@ def test_other_weights_work_and_are_called_unverified(
     evaluator = Evaluator(extractor, array_of(pixels.flip(3)), tmp_path, protocol, batch_size=3)
     values = evaluator.evaluate(lambda start, stop: pixels[start:stop])
     assert len(values) == 6
-    assert all("_unverified" in name for name in values)
+    assert all(f"_unverified_{sha256(random_weights)[:8]}_" in name for name in values)
     assert all(torch.isfinite(torch.tensor(value)) for value in values.values())
 
 
 def test_only_the_published_weights_have_the_plain_names(
     random_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert inception(str(tmp_path), str(random_weights)).suffix == "_unverified"
+    assert inception(str(tmp_path), str(random_weights)).suffix == f"_unverified_{sha256(random_weights)[:8]}"
     monkeypatch.setattr(extractors, "INCEPTION_SHA256", sha256(random_weights))
     assert inception(str(tmp_path), str(random_weights)).suffix == ""
     assert inception(str(tmp_path), str(random_weights), "bf16").suffix == "_bf16"
