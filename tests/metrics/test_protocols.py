@@ -1,6 +1,9 @@
 """The choices of metrics=...: the numbers of images that they state, at full size with a cheap network."""
 
+import re
+import shutil
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from gan_lab.metrics import METRICS, Evaluator, Protocol, extractors
 from gan_lab.metrics.extractors import Extractor
 
 CPU = torch.device("cpu")
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs/metrics.md"
 
 Images = Callable[..., Tensor]
 Judge = Callable[..., tuple[dict[str, float], int, int]]
@@ -28,25 +32,28 @@ def evaluators(
     projection: Callable[..., Extractor],
     images: Images,
     array_of: Callable[..., ImageArray],
+    digits_weights: Path,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., dict[str, Evaluator]]:
     """Builds what a command line chooses, against 5,200 images, a cheap network in Inception's place."""
     array = array_of(images(5200, seed=1))
 
-    def make(*overrides: str, network: Extractor | None = None) -> dict[str, Evaluator]:
+    def make(
+        *overrides: str, dataset: str = "cifar10", network: Extractor | None = None
+    ) -> dict[str, Evaluator]:
         monkeypatch.setattr(extractors, "inception", lambda **_: network or projection())
-        data = tmp_path_factory.mktemp("data")
-        config = load(compose(["dataset=cifar10", f"paths.data={data}", *overrides]))
+        data = tmp_path_factory.mktemp("data")  # nothing is known of the images yet
+        (data / "cache").mkdir()
+        shutil.copy(digits_weights, data / "cache")
+        config = load(compose([f"dataset={dataset}", f"paths.data={data}", *overrides]))
         return build.build_evaluators(config, array, CPU)
 
     return make
 
 
 @pytest.fixture
-def judged_by(
-    evaluators: Callable[..., dict[str, Evaluator]], projection: Callable[..., Extractor]
-) -> Judge:
+def judged_by(evaluators: Callable[..., dict[str, Evaluator]], projection: Callable[..., Extractor]) -> Judge:
     """Judges the images of `generated` by a choice: metrics, real and generated images seen."""
 
     def judge(generated: Tensor, name: str, *settings: str) -> tuple[dict[str, float], int, int]:
@@ -109,6 +116,19 @@ def test_several_protocols_at_once_are_named_apart(evaluators: Callable[..., dic
     assert {name: one.every for name, one in made.items()} == {"inception": 3, "paper": 3, "fast": 7}
 
 
+def test_the_documentation_names_what_comes_out(evaluators: Callable[..., dict[str, Evaluator]]) -> None:
+    documented = {
+        cells[1].strip("` "): re.findall(r"`(metric/\w+)`", cells[6])
+        for line in DOCUMENT.read_text().splitlines()
+        if len(cells := line.split("|")) == 8 and "`metric/" in line
+    }
+    assert documented.keys() == {"inception", "paper", "fast", "digits"}
+    for name, figures in documented.items():
+        dataset = "digits" if name == "digits" else "cifar10"
+        (one,) = evaluators(f"metrics={name}", dataset=dataset).values()
+        assert figures == list(chain.from_iterable(one.names.values()))
+
+
 def test_no_metrics() -> None:
     config = load(compose(["metrics=none"]))
     assert build.build_evaluators(config, None, CPU) == {}  # type: ignore[arg-type]
@@ -161,9 +181,11 @@ def test_an_extractor_that_does_not_fit_is_refused_before_it_judges(
         build.build_evaluators(config, array_of(images(20, seed=1)), CPU)
 
 
-# What each figure is a function of, said here anew: the samples and real images that it takes (None: all), and
-# what else its formula has. A protocol that asks for more samples than are made takes what there are.
 def figure(metric: str, numbers: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a figure is a function of: its samples and real images (None: all), and its formula's numbers.
+
+    A protocol that asks for more samples than are made takes what there are.
+    """
     made = numbers["num_generated"]
     if metric == "is":
         return made, numbers["is_splits"]
@@ -173,8 +195,8 @@ def figure(metric: str, numbers: Mapping[str, Any]) -> tuple[Any, ...]:
     return (*taken, numbers["kid_subset_size"]) if metric == "kid" else taken
 
 
-# Few, and among them the usual ones, so that two protocols often agree in a figure and differ in the rest; 5, 50
-# and 5,000 could be written alike.
+# Few, and among them the usual ones, so that two protocols often agree in a figure and differ in the rest; 5,
+# 50 and 5,000 could be written alike.
 SOME = st.sampled_from([5, 10, 50, 100, 300, 1000, 1001, 2000, 5000, 10_000, 50_000, 500_000])
 NUMBERS = {
     "num_generated": SOME,
