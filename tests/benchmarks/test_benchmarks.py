@@ -86,7 +86,9 @@ def test_the_program_trains_as_many_iterations_as_are_timed_and_logs_them(
     assert {kind: len(some) for kind, some in times.items()} == {"plain": 4, "logged": 1, "probed": 1}
     assert all(time > 0 for some in times.values() for time in some)
     assert program.gan.iteration == 6
-    rows = [json.loads(line) for line in (tmp_path / "run" / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [row["iteration"] for row in rows] == [3, 6]
     assert ["grad_norm/d" in row for row in rows] == [False, True]
     assert program.seconds() > 0

@@ -13,7 +13,7 @@ import wandb
 from PIL import Image
 from wandb.sdk.lib import wbauth
 
-from gan_lab.config import compose, resolved, run_directory
+from gan_lab.config import compose, load
 from gan_lab.run import run
 from gan_lab.tracking import wandb as tracking
 from gan_lab.tracking.base import RunInfo
@@ -243,7 +243,7 @@ def test_an_unreachable_server_means_offline(
     cfg = compose([*tiny, "tracker=wandb", "tracker.mode=online", "train.iterations=5"])
     assert run(cfg).exit_status == 0
 
-    directory = run_directory(resolved(cfg))
+    directory = load(cfg).run_directory
     assert (directory / "train.log").read_text().count("WARNING") == 1
     assert capfd.readouterr().err.count("this run is kept offline") == 1
     local = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
