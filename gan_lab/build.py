@@ -1,6 +1,7 @@
 """Each part of a run, from its node of the config."""
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -132,8 +133,11 @@ def _normalize(config: Config, generator: nn.Module, discriminator: nn.Module, d
 
 
 def build_evaluators(config: JudgeConfig, array: ImageArray, device: torch.device) -> dict[str, Evaluator]:
-    """The judges that `metrics` chooses, by their names; none for metrics=none."""
-    return {
+    """The judges that `metrics` chooses, by their names; none for metrics=none.
+
+    Raises UserError where two of them would call different figures alike.
+    """
+    evaluators = {
         name: build(
             config.plain["metrics"][name],
             f"metrics.{name}",
@@ -143,6 +147,16 @@ def build_evaluators(config: JudgeConfig, array: ImageArray, device: torch.devic
         )
         for name in config.metrics
     }
+    judges: dict[str, tuple[str, Evaluator]] = {}
+    for name, evaluator in evaluators.items():
+        for figure in chain.from_iterable(evaluator.names.values()):
+            other, judge = judges.setdefault(figure, (name, evaluator))
+            if judge.extractor.identity != evaluator.extractor.identity:
+                raise UserError(
+                    f"metrics={other} and metrics={name} both call a figure {figure}: give one of their "
+                    "extractors another suffix"
+                )
+    return evaluators
 
 
 def build_gan(config: Config, array: ImageArray, device: torch.device) -> Gan:

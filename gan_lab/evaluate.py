@@ -1,6 +1,8 @@
 """Metrics of anything that makes images or is images: a run, a generator, a checkpoint, a folder."""
 
 import json
+import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ from gan_lab.device import pick_device
 from gan_lab.errors import UserError
 from gan_lab.load import Trained, is_run, load, locate
 from gan_lab.metrics import METRICS, Evaluator
+from gan_lab.report import runs
+from gan_lab.runs.directory import RunDirectory
 from gan_lab.runs.lock import RunLock
 from gan_lab.tracking import jsonl
 
@@ -53,8 +57,9 @@ def judge(
     `against` is a choice of `dataset`; None: the run's own, under the run's own protocols. `measure` are
     some of METRICS. `num` is how many images are made (None: as many as the protocol says) or taken from the
     folder (None: all). `weights` is a file of Inception's. `overrides` and `config_dir` are as for train.py,
-    `allow` is that of `gan_lab.load.load`. With `record` the figures of a run are put into its metrics.jsonl,
-    at the iteration of the weights; what stands there already is not judged again. Raises UserError.
+    `allow` is that of `gan_lab.load.load`. With `record` the figures of a run, against its own dataset, are
+    put into its metrics.jsonl, at the iteration of the weights; what stands there already is not judged
+    again. Raises UserError.
     """
     is_folder = source.is_dir() and not is_run(source)
     if is_folder and not list_images(source).names:
@@ -63,7 +68,7 @@ def judge(
         raise UserError(f"nothing says what to judge {source} against: name a dataset with --against")
     if is_folder and record:
         raise UserError(f"{source} is no run that has a record: leave --record out")
-    own = [f"dataset={against}"] if against else _own_choices(locate(source)[0].read_config())
+    own = [f"dataset={against}"] if against else _own_choices(locate(source)[0])
     plain = _compose(own, overrides, config_dir)
     files = FolderImages(source, _recipe(plain["dataset"])) if is_folder else None
     if num and files and num > len(files):
@@ -74,6 +79,11 @@ def judge(
         raise UserError("metrics=none judges nothing: take metrics=inception")
     device = pick_device(config.device)
     trained = None if files else load(source, device, allow)
+    if record and (against or (trained and trained.config.dataset.name != config.dataset.name)):
+        raise UserError(
+            f"the figures in a run's record are against its own dataset, not {config.dataset.name}: leave "
+            "--record out"
+        )
     array = load_images(config)
     shape = array.images.shape[1:]
 
@@ -103,7 +113,7 @@ def runs_below(source: Path) -> list[Path]:
     """The runs in a folder, sorted, or the source itself where it is a run, a file, or holds none."""
     if not source.is_dir() or is_run(source):
         return [source]
-    return sorted(path.parent for path in source.rglob("config.yaml") if is_run(path.parent)) or [source]
+    return sorted(filter(is_run, runs.folders(source))) or [source]
 
 
 def _record(trained: Trained, evaluators: Sequence[Evaluator], generate: Any) -> dict[str, float]:
@@ -111,17 +121,30 @@ def _record(trained: Trained, evaluators: Sequence[Evaluator], generate: Any) ->
     directory, iteration = trained.directory, trained.iteration
     values: dict[str, float] = {}
     with RunLock(directory.lock):
-        rows = [row for row in jsonl.read(directory.metrics) if row["iteration"] == iteration]
-        known = {name: value for row in rows for name, value in row.items() if value is not None}
+        known = _recorded(directory.metrics, iteration)
         for evaluator in evaluators:
             names = [name for names in evaluator.names.values() for name in names]
-            if all(name in known for name in names):
-                values |= {name: known[name] for name in names}
-                continue
-            figures = evaluator.evaluate(generate)
-            jsonl.append(directory.metrics, iteration, figures)
-            values |= figures
+            if not all(name in known for name in names):
+                figures = evaluator.evaluate(generate)
+                try:
+                    jsonl.append(directory.metrics, iteration, figures)
+                except OSError as error:
+                    raise UserError(
+                        f"{directory.metrics} cannot be written ({error.strerror}): see to that"
+                    ) from error
+                known |= figures
+            values |= {name: known[name] for name in names}
     return values
+
+
+def _recorded(path: Path, iteration: int) -> dict[str, float]:
+    """What a run's record holds of an iteration."""
+    try:
+        rows = [row for row in jsonl.read(path) if row["iteration"] == iteration]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: leave --record out, or mend it") from error
+    # What JSON cannot write is null.
+    return {name: math.nan if x is None else x for row in rows for name, x in row.items()}
 
 
 def _adjust(
@@ -130,6 +153,8 @@ def _adjust(
     """Change the protocols as the command line says."""
     if measure is not None and (unknown := [name for name in measure if name not in METRICS]):
         raise UserError(f"the metric {unknown[0]!r} is none of {', '.join(METRICS)}: take some of them")
+    if weights is not None and not any("weights" in node.get("extractor", {}) for node in metrics.values()):
+        raise UserError(f"--weights are Inception's, and metrics={','.join(metrics)} has none: leave it out")
     for node in metrics.values():
         if measure is not None:
             node["measure"] = list(measure)
@@ -139,32 +164,45 @@ def _adjust(
             node["extractor"]["weights"] = str(weights)
 
 
-def _own_choices(config: dict[str, Any]) -> list[str]:
+def _own_choices(directory: RunDirectory) -> list[str]:
     """Overrides that compose the dataset and the protocols of a run, from its config.
 
     Names of things to call are not the run's to say: they come from the choices of these names.
     """
-    dataset, metrics = config["dataset"], config.get("metrics") or {}
-    chosen = [f"dataset={dataset['name']}", *_values("dataset", {**dataset, "name": None}, depth=0)]
-    if metrics:
-        chosen.append(f"metrics=[{','.join(map(str, metrics))}]")
-    for name, node in metrics.items():
-        chosen += _values(f"metrics.{name}", node, depth=1)
-    return chosen
+    config = directory.read_config()
+    try:
+        dataset, metrics = config["dataset"], config.get("metrics") or {}
+        # What `dataset` says itself decides its `prepare` too: a path that is typed shall change both.
+        prepare = {key: value for key, value in dataset["prepare"].items() if key not in dataset}
+        chosen = [f"dataset={_choice(dataset['name'])}"]
+        chosen += [f"metrics=[{','.join(map(_choice, metrics))}]"] if metrics else []
+        nodes = {name: {**node} for name, node in metrics.items()}
+        return [*chosen, *_values("dataset", {**dataset, "prepare": prepare}), *_values("metrics", nodes)]
+    except (LookupError, TypeError, AttributeError) as error:  # it can be wrong in any way
+        raise UserError(
+            f"{directory.config} is damaged or of another version: name a dataset with --against"
+        ) from error
 
 
-def _values(prefix: str, node: dict[str, Any], depth: int) -> Iterator[str]:
+def _choice(name: str) -> str:
+    """The name of a choice, which must be that of no file elsewhere."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UserError(f"the run's config chooses {name!r}, which is no name: give --against and metrics=")
+    return name
+
+
+def _values(prefix: str, node: dict[str, Any]) -> Iterator[str]:
+    """An override for each value, but for names and for keys that Hydra would read as several."""
     for key, value in node.items():
-        # A key with a dot would reach into another node.
-        if not key.isidentifier() or key.startswith("_") or key in ("name", "root"):
+        if not re.fullmatch(r"[^\W_][\w-]*", key) or key in ("name", "root"):
             continue
         if isinstance(value, dict):
-            if depth:
-                yield from _values(f"{prefix}.{key}", value, depth - 1)
-        elif isinstance(value, str):
-            yield f"{prefix}.{key}={_quoted(value)}"
-        else:
-            yield f"{prefix}.{key}={json.dumps(value)}"
+            yield from _values(f"{prefix}.{key}", value)
+            continue
+        text = _quoted(value) if isinstance(value, str) else json.dumps(value)
+        if "${" in text:  # Hydra would replace it, be it by something to call
+            raise UserError(f"the run's config holds {text}, which is not resolved: put its value there")
+        yield f"{prefix}.{key}={text}"
 
 
 def _quoted(text: str) -> str:
@@ -180,7 +218,8 @@ def _compose(own: Sequence[str], overrides: Sequence[str], config_dir: Path | No
         return resolved(compose([*kept, *overrides], config_dir))
     except (HydraException, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split("Config search path")[0].split())
-        raise UserError(f"the dataset or the overrides are wrong: {reason}") from error
+        hint = "" if config_dir else " (a choice of your own needs --config-dir)"
+        raise UserError(f"the dataset, the metrics or the overrides are wrong: {reason}{hint}") from error
 
 
 def _is_replaced(key: str, typed: set[str]) -> bool:

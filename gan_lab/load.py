@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from gan_lab.build import build_networks
@@ -49,7 +49,7 @@ def load(source: Path, device: torch.device, allow: Sequence[str] = ()) -> Train
     directory, weights = locate(source)
     config, generator, _ = networks(directory, device, allow)
     try:
-        state, iteration = _read(weights, directory)
+        state, iteration = _read(weights)
         generator.load_state_dict(state)
     except UserError:
         raise
@@ -107,10 +107,12 @@ def locate(source: Path) -> tuple[RunDirectory, Path]:
     raise UserError(f"no config.yaml beside {source} says what network it is of: put its run's there")
 
 
-def _read(weights: Path, directory: RunDirectory) -> tuple[dict[str, Tensor], int]:
+def _read(weights: Path) -> tuple[dict[str, Tensor], int]:
     """The generator's state and the iteration after which it was like that."""
     if weights.suffix == ".safetensors":
-        return load_file(weights), directory.read_status().get("iteration", 0)
+        with safe_open(weights, framework="pt") as file:
+            # Not the status's iteration: the run may have been continued since.
+            return {name: file.get_tensor(name) for name in file.keys()}, int(file.metadata()["iteration"])  # noqa: SIM118
     state = checkpoint.load(weights)
     return state.get("ema", state["generator"]), state["iteration"]  # what the run itself samples and judges
 

@@ -12,7 +12,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from gan_lab.config import compose, resolved, run_directory
+from gan_lab.config import compose
+from gan_lab.config import load as load_config
 from gan_lab.errors import UserError
 from gan_lab.load import load
 from gan_lab.run import run
@@ -24,7 +25,7 @@ CPU = torch.device("cpu")
 def train(tiny: list[str], *overrides: str) -> Path:
     config = compose([*tiny, "train.iterations=2", *overrides])
     assert run(config).exit_status == 0
-    return run_directory(resolved(config))
+    return load_config(config).run_directory
 
 
 @pytest.fixture(scope="module")

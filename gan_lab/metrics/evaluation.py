@@ -101,7 +101,7 @@ class Evaluator:
         every: int = 0,
     ) -> None:
         self.every = every
-        self._extractor = extractor
+        self.extractor = extractor
         self._protocol = protocol
         self._batch_size = batch_size
         self._generated = protocol.counts(protocol.num_generated, protocol.num_fid)
@@ -111,7 +111,7 @@ class Evaluator:
 
     def __str__(self) -> str:
         """Who judges what, in a line: `fid, is of 2,000 samples against 1,797 images by digits`."""
-        protocol, judge = self._protocol, self._extractor.identity["name"]
+        protocol, judge = self._protocol, self.extractor.identity["name"]
         real = f" against {max(self._real):,} images" if max(self._real) else ""
         return f"{', '.join(protocol.measure)} of {protocol.num_generated:,} samples{real} by {judge}"
 
@@ -125,7 +125,7 @@ class Evaluator:
         wants_is = "is" in protocol.measure
         number = torch.arange(protocol.num_generated if wants_is else max(self._generated))
         gathered = gather(
-            self._extractor,
+            self.extractor,
             generate,
             for_fid=number < self._generated.fid,
             for_kid_prc=number < self._generated.kid_prc,
@@ -144,7 +144,7 @@ class Evaluator:
             "kid": ("kid{}_mean", "kid{}_std"),
             "prc": ("precision{}", "recall{}"),
         }
-        judge, suffix = self._extractor, self._protocol.suffix
+        judge, suffix = self.extractor, self._protocol.suffix
         return {
             metric: tuple(
                 f"metric/{name.format(judge.suffix + suffix(metric, judge.usual))}" for name in names

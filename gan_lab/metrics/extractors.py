@@ -33,7 +33,8 @@ class Extractor:
 
     `network` maps uint8 images `[B, 3, H, W]` to (features `[B, F]`, logits for IS `[B, C]`). `identity`
     tells it from every other: its name, its layers, its weights' SHA-256, its precision. `suffix` ends the
-    names of its metrics: the plain names belong to Inception with its published weights in float32 only.
+    names of its metrics, and no two extractors share one: the plain names belong to Inception with its
+    published weights in float32 only.
     `usual` is the number of samples that figures with no number in their names are of.
     """
 
@@ -72,7 +73,8 @@ def inception(root: str, weights: str | None = None, precision: str = "exact") -
         raise UserError(f"weights={weights} must be a string: quote it, or leave it null")
     path = Path(weights).expanduser() if weights else inception_weights(Path(root).expanduser())
     content = _read(path)
-    suffix = "" if hashlib.sha256(content).hexdigest() == INCEPTION_SHA256 else "_unverified"
+    digest = hashlib.sha256(content).hexdigest()
+    suffix = "" if digest == INCEPTION_SHA256 else f"_unverified_{digest[:8]}"
     _refuse_code(content, path)
     network, identity = _load(INCEPTION, content, path)
     suffix += "" if precision == "exact" else f"_{precision}"

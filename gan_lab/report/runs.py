@@ -82,7 +82,7 @@ def find(root: Path) -> tuple[list[Run], list[Damaged]]:
         raise UserError(f"{root} is no folder: give the one that paths.outputs names")
     runs: list[Run] = []
     damaged: list[Damaged] = []
-    for folder in _folders(root):
+    for folder in folders(root):
         name = plain(str(folder.relative_to(root)) if folder != root else folder.name)
         directory = RunDirectory(folder)
         try:
@@ -134,7 +134,8 @@ def passed_over(runs: Iterable[Run]) -> str:
     return f"Passed over as copies, which are no further seeds: {', '.join(named)}." if copies else ""
 
 
-def _folders(root: Path) -> Iterator[Path]:
+def folders(root: Path) -> Iterator[Path]:
+    """The run directories below `root`, but for those that `fresh=true` set aside."""
     for folder, subfolders, files in os.walk(root):
         if any(mark in files for mark in MARKS):
             subfolders.clear()  # what lies in a run directory is no other run

@@ -7,12 +7,12 @@ from typing import Any
 
 @dataclass
 class Extremes:
-    """The first, last, least and most of one metric's values."""
+    """The last, least and most of one metric's values; `iteration` is that of the last."""
 
-    first: float
     last: float
     least: float
     most: float
+    iteration: int
 
 
 class History:
@@ -30,8 +30,11 @@ class History:
         """Take in one row of metrics.jsonl; numbers that JSON cannot write are None there."""
         for name, value in row.items():
             if name.startswith("metric/") and value is not None:
-                seen = self.metrics.setdefault(name, Extremes(value, value, value, value))
-                seen.last, seen.least, seen.most = value, min(seen.least, value), max(seen.most, value)
+                iteration = row["iteration"]
+                seen = self.metrics.setdefault(name, Extremes(value, value, value, iteration))
+                seen.least, seen.most = min(seen.least, value), max(seen.most, value)
+                if iteration >= seen.iteration:  # not an earlier state's, which was judged later
+                    seen.last, seen.iteration = value, iteration
         if row.get("speed/images_per_s"):
             self._speeds.append(row["speed/images_per_s"])
         if row.get("grad_norm/d", 0) != 0:

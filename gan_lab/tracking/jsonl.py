@@ -51,8 +51,12 @@ class JsonLines:
 
 def append(path: Path, iteration: int, values: Mapping[str, float]) -> None:
     """Add figures of an iteration to a run's record after its training; for the owner of the run's lock."""
-    with path.open("ab") as file:
-        file.write(_line(iteration, {**values, LATER: 1}))
+    whole = path.stat().st_size if path.exists() else 0
+    record = JsonLines(path, whole)  # cuts off a line that a crash left unfinished
+    try:
+        record.log(iteration, {**values, LATER: 1})
+    finally:
+        record.close()
 
 
 def _line(iteration: int, values: Mapping[str, float]) -> bytes:

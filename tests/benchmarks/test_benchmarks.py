@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from benchmarks import MEASUREMENTS, Measurement, measure, overhead, plain, steps, training
+from benchmarks.gans import gan_for, iterate
 from benchmarks.program import Program, floating_point_operations
 from benchmarks.rows import Row
 
@@ -93,23 +94,25 @@ def test_the_program_trains_as_many_iterations_as_are_timed_and_logs_them(
     times = program.iterations(6)
     assert {kind: len(some) for kind, some in times.items()} == {"plain": 4, "logged": 1, "probed": 1}
     assert all(time > 0 for some in times.values() for time in some)
-    assert program.trainer.iteration == 6
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert program.gan.iteration == 6
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [row["iteration"] for row in rows] == [3, 6]
     assert ["grad_norm/d" in row for row in rows] == [False, True]
     assert program.seconds() > 0
-    assert program.trainer.iteration == 12
+    assert program.gan.iteration == 12
     assert list((tmp_path / "run").glob("**/*.p*")) == []  # neither checkpoints nor samples are timed
 
 
 def test_the_program_is_the_same_training_as_bare_iterations(programs: Programs, tmp_path: Path) -> None:
     """Timing it changes nothing: the same bits after as many iterations."""
-    program, bare = programs(TINY, tmp_path / "program"), trainer_for(TINY, tmp_path)
+    program, (bare, _) = programs(TINY, tmp_path / "program"), gan_for(TINY, tmp_path)
     program.iterations(2)
     program.iterations(1)
-    for iteration in (1, 2, 3):
-        bare.iterate(iteration)
-    for ours, theirs in zip(program.trainer.generator.parameters(), bare.generator.parameters(), strict=True):
+    for _ in range(3):
+        iterate(bare)
+    for ours, theirs in zip(program.gan.generator.parameters(), bare.generator.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -124,7 +127,7 @@ def test_seconds_weigh_the_kinds_by_the_configs_intervals(
 
 def test_operations_are_those_of_the_layers(tmp_path: Path) -> None:
     """Against a count by hand: every layer's forward pass, times what the two updates do with it."""
-    trainer = trainer_for((*TINY, "norm=none", "optimizer.n_dis=2"), tmp_path)
+    gan, _ = gan_for((*TINY, "norm=none", "optimizer.n_dis=2"), tmp_path)
     forward: dict[nn.Module, int] = {}
     first: dict[str, int] = {}
 
@@ -138,12 +141,12 @@ def test_operations_are_those_of_the_layers(tmp_path: Path) -> None:
         total[network] = total.get(network, 0) + forward[layer]
 
     total: dict[str, int] = {}
-    for name, network in (("g", trainer.generator), ("d", trainer.discriminator)):
+    for name, network in (("g", gan.generator), ("d", gan.discriminator)):
         for layer in network.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
                 layer.register_forward_hook(functools.partial(count, name))
-    trainer.generator(torch.zeros(2, 128))
-    trainer.discriminator(torch.zeros(2, 3, 32, 32))
+    gan.generator(torch.zeros(2, 128))
+    gan.discriminator(torch.zeros(2, 3, 32, 32))
 
     g, d = total["g"], total["d"]
     # A backward pass is two forward ones: for the weights and for the inputs, which a first layer's lack.
@@ -176,19 +179,21 @@ def test_norm_probe_and_growth_rows(tiny: None) -> None:
     }
 
 
-def test_bare_steps_are_the_trainers(tmp_path: Path) -> None:
+def test_bare_steps_train_both_networks(tmp_path: Path) -> None:
     """Otherwise the program would be compared with another training."""
-    trainer = trainer_for(TINY, tmp_path)
-    before = [parameter.clone() for parameter in trainer.generator.parameters()]
-    overhead.bare_steps(trainer, 1)
-    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.generator.parameters(), strict=True))
-    assert all(parameter.requires_grad for parameter in trainer.discriminator.parameters())
+    gan, _ = gan_for(TINY, tmp_path)
+    networks = (gan.generator, gan.discriminator)
+    before = [[parameter.clone() for parameter in network.parameters()] for network in networks]
+    overhead.bare_steps(gan, 1)
+    for network, old in zip(networks, before, strict=True):
+        assert any(not torch.equal(a, b) for a, b in zip(old, network.parameters(), strict=True))
+    assert all(parameter.requires_grad for parameter in gan.discriminator.parameters())
 
 
 def test_the_plain_loop_trains_the_same_networks(tmp_path: Path) -> None:
     plain.write_cifar10(tmp_path, rows=2)
     loop = plain.PlainLoop(tmp_path, TINY)
-    ours = trainer_for(TINY, tmp_path)
+    ours, _ = gan_for(TINY, tmp_path)
     for theirs, network in ((loop.generator, ours.generator), (loop.discriminator, ours.discriminator)):
         assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in network.parameters())
     layers = [layer for layer in loop.discriminator.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]

@@ -37,8 +37,8 @@ class Projection(nn.Module):
 def projection() -> Callable[..., Extractor]:
     """Makes an extractor from a Projection."""
 
-    def make(suffix: str = "", weights: str = "w", features: int = 6) -> Extractor:
-        return Extractor(Projection(features), {"name": "projection", "weights": weights}, suffix)
+    def make(suffix: str = "", weights: str = "w", features: int = 6, usual: int = 50_000) -> Extractor:
+        return Extractor(Projection(features), {"name": "projection", "weights": weights}, suffix, usual)
 
     return make
 

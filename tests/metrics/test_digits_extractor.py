@@ -51,7 +51,7 @@ def test_damaged_weights_are_trained_anew(
     damaged = tmp_path / "cache" / digits_weights.name
     damaged.parent.mkdir()
     damaged.write_bytes(digits_weights.read_bytes()[:-1000])
-    extractor = extractors.create("digits", tmp_path, None, torch.device("cpu"))
+    extractor = extractors.digits(str(tmp_path))
     assert str(damaged) in warnings_of_metrics.text
     assert damaged.read_bytes() == digits_weights.read_bytes()
     assert extractor.suffix == "_digits"

@@ -51,14 +51,14 @@ def test_fid_is_that_of_scipys_matrix_square_root(
     projection: Make, images: Images, array_of: ArrayOf, tmp_path: Path
 ) -> None:
     real, generated = images(90, seed=1), images(70, seed=2, level=110)
-    values = evaluate(projection(), array_of(real), generated, tmp_path, metrics=("fid",))
+    values = evaluate(projection(), array_of(real), generated, tmp_path, measure=("fid",))
 
     a, b = (features_of(projection(), pixels)[0] for pixels in (real, generated))
     s_a, s_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     root = scipy.linalg.sqrtm(s_a @ s_b).real
     expected = np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(s_a + s_b - 2 * root)
     assert expected > 0.1
-    assert values == {"metric/fid": pytest.approx(expected, rel=1e-6)}
+    assert values == {"metric/fid_70": pytest.approx(expected, rel=1e-6)}
 
 
 def test_fid_of_fewer_images_than_features(
@@ -67,14 +67,14 @@ def test_fid_of_fewer_images_than_features(
     """Singular covariances: tr (S_a S_b)^½ is the nuclear norm of A_c B_c^T, which needs no matrix root."""
     real, generated = images(20, seed=1), images(15, seed=2, level=110)
     extractor = projection(features=64)
-    values = evaluate(extractor, array_of(real), generated, tmp_path, metrics=("fid",))
+    values = evaluate(extractor, array_of(real), generated, tmp_path, measure=("fid",))
 
     a, b = (features_of(extractor, pixels)[0] for pixels in (real, generated))
     a_c, b_c = (x - x.mean(0) for x in (a, b))
     n_a, n_b = len(a) - 1, len(b) - 1
     trace = np.linalg.norm(a_c @ b_c.T, "nuc") / np.sqrt(n_a * n_b)
     expected = np.sum((a.mean(0) - b.mean(0)) ** 2) + (a_c**2).sum() / n_a + (b_c**2).sum() / n_b - 2 * trace
-    assert values["metric/fid"] == pytest.approx(expected, rel=1e-4)
+    assert values["metric/fid_15"] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("splits", [1, 4])
@@ -82,7 +82,7 @@ def test_inception_score_is_its_formula(
     projection: Make, images: Images, array_of: ArrayOf, tmp_path: Path, splits: int
 ) -> None:
     real, generated = images(20, seed=1), images(60, seed=2)
-    values = evaluate(projection(), array_of(real), generated, tmp_path, metrics=("is",), is_splits=splits)
+    values = evaluate(projection(), array_of(real), generated, tmp_path, measure=("is",), is_splits=splits)
 
     _, logits = features_of(projection(), generated)
     p = scipy.special.softmax(logits, axis=1)[np.random.RandomState(2020).permutation(len(logits))]
@@ -90,16 +90,17 @@ def test_inception_score_is_its_formula(
         np.exp(np.mean([np.sum(row * np.log(row / part.mean(0))) for row in part]))
         for part in np.split(p, splits)
     ]
-    assert values["metric/is_mean"] == pytest.approx(np.mean(scores), rel=1e-6)
-    assert values["metric/is_std"] == pytest.approx(np.std(scores), rel=1e-4, abs=1e-12)
-    assert 1.01 < values["metric/is_mean"] < 5
+    mean, std = (values[f"metric/is_60_{splits}splits_{name}"] for name in ("mean", "std"))
+    assert mean == pytest.approx(np.mean(scores), rel=1e-6)
+    assert std == pytest.approx(np.std(scores), rel=1e-4, abs=1e-12)
+    assert 1.01 < mean < 5
 
 
 def test_kid_is_the_unbiased_mmd(projection: Make, images: Images, array_of: ArrayOf, tmp_path: Path) -> None:
     """Subsets of all images are the same set each time: KID is the estimate of all, and does not vary."""
     n = 24
     real, generated = images(n, seed=1), images(n, seed=2, level=110)
-    values = evaluate(projection(), array_of(real), generated, tmp_path, metrics=("kid",), kid_subset_size=n)
+    values = evaluate(projection(), array_of(real), generated, tmp_path, measure=("kid",), kid_subset_size=n)
 
     a, b = (features_of(projection(), pixels)[0] for pixels in (real, generated))
 
@@ -110,15 +111,15 @@ def test_kid_is_the_unbiased_mmd(projection: Make, images: Images, array_of: Arr
         return sum(kernel(x[i], x[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
 
     expected = within(a) + within(b) - 2 * sum(kernel(x, y) for x in a for y in b) / n**2
-    assert values["metric/kid_mean"] == pytest.approx(expected, rel=1e-5)
-    assert values["metric/kid_std"] == pytest.approx(0, abs=1e-9 * abs(expected))
+    assert values["metric/kid_24_10k_subsets24_mean"] == pytest.approx(expected, rel=1e-5)
+    assert values["metric/kid_24_10k_subsets24_std"] == pytest.approx(0, abs=1e-9 * abs(expected))
 
 
 def test_precision_and_recall_are_those_of_the_definition(
     projection: Make, images: Images, array_of: ArrayOf, tmp_path: Path
 ) -> None:
     real, generated = images(60, seed=1), images(40, seed=2, level=120)
-    values = evaluate(projection(), array_of(real), generated, tmp_path, metrics=("prc",))
+    values = evaluate(projection(), array_of(real), generated, tmp_path, measure=("prc",))
 
     a, b = (features_of(projection(), pixels)[0] for pixels in (real, generated))
 
@@ -137,8 +138,8 @@ def test_precision_and_recall_are_those_of_the_definition(
     assert 0 < recall < 1
     assert precision != recall
     assert values == {
-        "metric/precision": pytest.approx(precision, abs=1e-6),
-        "metric/recall": pytest.approx(recall, abs=1e-6),
+        "metric/precision_40_10k": pytest.approx(precision, abs=1e-6),
+        "metric/recall_40_10k": pytest.approx(recall, abs=1e-6),
     }
 
 
@@ -153,14 +154,14 @@ def test_all_metrics_are_those_of_torch_fidelity_itself(
     )
     generated = torch.from_numpy(digits_extractor.to_rgb(grey[300:400], 32)).clamp(max=190) + noise
     (tmp_path / "cache").symlink_to(digits_weights.parent)
-    extractor = extractors.create("digits", tmp_path, None, torch.device("cpu"))
+    extractor = extractors.digits(str(tmp_path))
 
     ours = evaluate(
         extractor,
         array_of(real),
         generated,
         tmp_path / "features",
-        metrics=METRICS,
+        measure=METRICS,
         is_splits=5,
         kid_subset_size=50,
     )
@@ -178,16 +179,16 @@ def test_all_metrics_are_those_of_torch_fidelity_itself(
         verbose=False,
     )
     names = {
-        "metric/fid_digits": "frechet_inception_distance",
-        "metric/is_digits_mean": "inception_score_mean",
-        "metric/is_digits_std": "inception_score_std",
-        "metric/kid_digits_mean": "kernel_inception_distance_mean",
-        "metric/kid_digits_std": "kernel_inception_distance_std",
-        "metric/precision_digits": "precision",
-        "metric/recall_digits": "recall",
+        "metric/fid_digits_100": "frechet_inception_distance",
+        "metric/is_digits_100_5splits_mean": "inception_score_mean",
+        "metric/is_digits_100_5splits_std": "inception_score_std",
+        "metric/kid_digits_100_10k_subsets50_mean": "kernel_inception_distance_mean",
+        "metric/kid_digits_100_10k_subsets50_std": "kernel_inception_distance_std",
+        "metric/precision_digits_100_10k": "precision",
+        "metric/recall_digits_100_10k": "recall",
     }
     assert ours == {name: pytest.approx(theirs[their_name], rel=1e-4) for name, their_name in names.items()}
-    assert ours["metric/fid_digits"] > 1
+    assert ours["metric/fid_digits_100"] > 1
 
 
 class _Images(TensorDataset):
@@ -199,16 +200,16 @@ def test_the_same_images_have_no_distance(
     projection: Make, images: Images, array_of: ArrayOf, tmp_path: Path
 ) -> None:
     pixels = images(50, seed=1)
-    values = evaluate(projection(), array_of(pixels), pixels, tmp_path, metrics=("fid", "prc"))
-    assert values["metric/fid"] == pytest.approx(0, abs=1e-9)
-    assert values["metric/precision"] == values["metric/recall"] == 1
+    values = evaluate(projection(), array_of(pixels), pixels, tmp_path, measure=("fid", "prc"))
+    assert values["metric/fid_50"] == pytest.approx(0, abs=1e-9)
+    assert values["metric/precision_50_10k"] == values["metric/recall_50_10k"] == 1
 
 
 def test_one_pass_over_the_images_serves_all_metrics(
     projection: Make, images: Images, array_of: ArrayOf, tmp_path: Path
 ) -> None:
     extractor = projection()
-    protocol = Protocol(num_generated=50, is_splits=2, kid_subset_size=10, metrics=METRICS)
+    protocol = Protocol(num_generated=50, is_splits=2, kid_subset_size=10, measure=METRICS)
     evaluator = Evaluator(extractor, array_of(images(30, seed=1)), tmp_path, protocol, batch_size=16)
     assert extractor.network.seen == 30
     asked: list[tuple[int, int]] = []
@@ -229,16 +230,16 @@ def test_each_metric_takes_the_first_images_of_its_number(
     """The paper's protocol in small: IS of all, FID of the first 20, KID and so on of the first 12."""
     real, generated = array_of(images(40, seed=1)), images(60, seed=2)
     sizes = {"num_fid": 20, "num_kid_prc": 12, "kid_subset_size": 8, "is_splits": 3}
-    together = evaluate(projection(), real, generated, tmp_path, metrics=METRICS, **sizes)
+    together = evaluate(projection(), real, generated, tmp_path, measure=METRICS, **sizes)
     alone = (
-        evaluate(projection(), real, generated[:20], tmp_path, metrics=("fid",))
-        | evaluate(projection(), real, generated, tmp_path, metrics=("is",), is_splits=3)
-        | evaluate(projection(), real, generated[:12], tmp_path, metrics=("kid", "prc"), **sizes)
+        evaluate(projection(), real, generated[:20], tmp_path, measure=("fid",))
+        | evaluate(projection(), real, generated, tmp_path, measure=("is",), is_splits=3)
+        | evaluate(projection(), real, generated[:12], tmp_path, measure=("kid", "prc"), **sizes)
     )
     assert together.keys() == alone.keys()
     assert together == {name: pytest.approx(value, rel=1e-6) for name, value in alone.items()}
     assert together != evaluate(
-        projection(), real, generated, tmp_path, metrics=METRICS, **(sizes | {"num_fid": 21})
+        projection(), real, generated, tmp_path, measure=METRICS, **(sizes | {"num_fid": 21})
     )
 
 
@@ -247,32 +248,33 @@ def test_without_is_only_the_images_that_are_needed_are_made(
 ) -> None:
     extractor = projection()
     evaluate(
-        extractor, array_of(images(5, seed=1)), images(60, seed=2), tmp_path, metrics=("fid",), num_fid=20
+        extractor, array_of(images(5, seed=1)), images(60, seed=2), tmp_path, measure=("fid",), num_fid=20
     )
     assert extractor.network.seen == 5 + 20
 
 
-def test_names_end_with_the_suffixes(
+def test_names_say_who_judged_and_the_numbers_that_are_not_usual(
     projection: Make, images: Images, array_of: ArrayOf, tmp_path: Path
 ) -> None:
     real, generated = array_of(images(12, seed=1)), images(12, seed=2)
     values = evaluate(
-        projection("_unverified"),
+        projection("_mine", usual=12),
         real,
         generated,
         tmp_path,
-        metrics=METRICS,
+        measure=METRICS,
+        num_fid=8,
+        num_real=11,
         kid_subset_size=4,
-        suffix="_fast",
     )
     assert sorted(values) == [
-        "metric/fid_unverified_fast",
-        "metric/is_unverified_fast_mean",
-        "metric/is_unverified_fast_std",
-        "metric/kid_unverified_fast_mean",
-        "metric/kid_unverified_fast_std",
-        "metric/precision_unverified_fast",
-        "metric/recall_unverified_fast",
+        "metric/fid_mine_8_11",
+        "metric/is_mine_mean",
+        "metric/is_mine_std",
+        "metric/kid_mine_subsets4_mean",
+        "metric/kid_mine_subsets4_std",
+        "metric/precision_mine",
+        "metric/recall_mine",
     ]
 
 
@@ -297,7 +299,7 @@ def test_too_few_images_are_refused(
     real = array_of(images(10, seed=1))
     extractor = projection()
     with pytest.raises(UserError, match=message):
-        evaluate(extractor, real, images(12, seed=2), tmp_path, metrics=(metric,), **sizes)
+        evaluate(extractor, real, images(12, seed=2), tmp_path, measure=(metric,), **sizes)
     assert extractor.network.seen == 0
 
 

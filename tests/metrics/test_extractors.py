@@ -14,9 +14,7 @@ from torch_fidelity import feature_extractor_inceptionv3
 from gan_lab.data import ImageArray
 from gan_lab.errors import UserError
 from gan_lab.metrics import Evaluator, Protocol, extractors, inception_weights
-from gan_lab.metrics.extractors import INCEPTION_FILE, create
-
-CPU = torch.device("cpu")
+from gan_lab.metrics.extractors import INCEPTION_FILE, inception
 
 
 @pytest.fixture
@@ -30,26 +28,26 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_other_weights_work_and_are_called_unverified(
+def test_other_weights_work_and_are_called_unverified_by_their_checksum(
     random_weights: Path, pixels: Tensor, array_of: Callable[..., ImageArray], tmp_path: Path
 ) -> None:
-    extractor = create("inception", tmp_path, random_weights, CPU)
+    extractor = inception(str(tmp_path), str(random_weights))
     assert extractor.identity["weights"] == sha256(random_weights)
-    protocol = Protocol(num_generated=6, is_splits=2, kid_subset_size=5, metrics=("is", "kid", "prc"))
+    protocol = Protocol(num_generated=6, is_splits=2, kid_subset_size=5, measure=("is", "kid", "prc"))
     evaluator = Evaluator(extractor, array_of(pixels.flip(3)), tmp_path, protocol, batch_size=3)
     values = evaluator.evaluate(lambda start, stop: pixels[start:stop])
     assert len(values) == 6
-    assert all("_unverified" in name for name in values)
+    assert all(f"_unverified_{sha256(random_weights)[:8]}_" in name for name in values)
     assert all(torch.isfinite(torch.tensor(value)) for value in values.values())
 
 
 def test_only_the_published_weights_have_the_plain_names(
     random_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert create("inception", tmp_path, random_weights, CPU).suffix == "_unverified"
+    assert inception(str(tmp_path), str(random_weights)).suffix == f"_unverified_{sha256(random_weights)[:8]}"
     monkeypatch.setattr(extractors, "INCEPTION_SHA256", sha256(random_weights))
-    assert create("inception", tmp_path, random_weights, CPU).suffix == ""
-    assert create("inception", tmp_path, random_weights, CPU, "bf16").suffix == "_bf16"
+    assert inception(str(tmp_path), str(random_weights)).suffix == ""
+    assert inception(str(tmp_path), str(random_weights), "bf16").suffix == "_bf16"
 
 
 def test_the_checksum_is_what_the_published_name_states() -> None:
@@ -86,7 +84,7 @@ def test_without_a_network_the_error_says_which_file_to_put_where(
     url = f"file:///nowhere/{INCEPTION_FILE}"
     monkeypatch.setattr(feature_extractor_inceptionv3, "URL_INCEPTION_V3", url)
     with pytest.raises(UserError) as caught:
-        create("inception", tmp_path, None, CPU)
+        inception(str(tmp_path))
     message = str(caught.value)
     assert url in message
     assert str(tmp_path / INCEPTION_FILE) in message
@@ -101,7 +99,7 @@ def test_a_wrong_file_of_the_published_name_is_refused_before_it_is_loaded(
     path.write_bytes(random_weights.read_bytes())
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(UserError, match="delete it"):
-        create("inception", tmp_path, None, CPU)
+        inception(str(tmp_path))
     assert path.exists()
 
 
@@ -120,7 +118,7 @@ def test_weights_that_run_code_are_refused_and_do_not_run_it(
     marker, path = tmp_path / "marker", tmp_path / "bomb.pth"
     write({"Conv2d_1a_3x3.conv.weight": Bomb(marker)}, path)
     with pytest.raises(UserError, match="more than tensors"):
-        create("inception", tmp_path, path, CPU)
+        inception(str(tmp_path), str(path))
     assert not marker.exists()
     with contextlib.suppress(RuntimeError):
         torch.load(path, weights_only=False)  # it would have
@@ -139,20 +137,13 @@ def test_weights_of_something_else_are_refused(tmp_path: Path, state: object, me
     path = tmp_path / "other.pth"
     torch.save(state, path)
     with pytest.raises(UserError, match=message):
-        create("inception", tmp_path, path, CPU)
+        inception(str(tmp_path), str(path))
 
 
 def test_truncated_and_missing_weights_are_refused(random_weights: Path, tmp_path: Path) -> None:
     path = tmp_path / "truncated.pth"
     path.write_bytes(random_weights.read_bytes()[:10_000_000])
     with pytest.raises(UserError, match=r"truncated\.pth is damaged"):
-        create("inception", tmp_path, path, CPU)
+        inception(str(tmp_path), str(path))
     with pytest.raises(UserError, match="cannot be read"):
-        create("inception", tmp_path, tmp_path / "nothing.pth", CPU)
-
-
-def test_weights_are_not_for_the_digits_and_other_extractors_are_not_known(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Inception alone"):
-        create("digits", tmp_path, tmp_path / "file", CPU)
-    with pytest.raises(UserError, match="vgg is not known"):
-        create("vgg", tmp_path, None, CPU)
+        inception(str(tmp_path), str(tmp_path / "nothing.pth"))

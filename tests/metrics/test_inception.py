@@ -1,5 +1,6 @@
 """The folded Inception against torch-fidelity's own, exactly and in bfloat16."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d
 
 from gan_lab.data import ImageArray
 from gan_lab.metrics import Evaluator, Protocol
-from gan_lab.metrics.extractors import Extractor, create
+from gan_lab.metrics.extractors import Extractor, inception
 from gan_lab.metrics.features import Counts, of_real
 from gan_lab.metrics.inception import AT_ONCE_ON_CPU, SIZE, resizing
 
@@ -35,7 +36,7 @@ def theirs(random_weights: Path, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(scope="module")
 def make(random_weights: Path) -> Callable[..., Extractor]:
-    return lambda precision: create("inception", Path(), random_weights, CPU, precision)
+    return lambda precision: inception("unused", str(random_weights), precision)
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
@@ -88,14 +89,21 @@ def test_resizing_is_torch_fidelitys(shape: tuple[int, int]) -> None:
 
 
 def test_precisions_share_neither_names_nor_cache(
-    make: Callable[..., Extractor], pixels: Tensor, array_of: Callable[..., ImageArray], tmp_path: Path
+    make: Callable[..., Extractor],
+    random_weights: Path,
+    pixels: Tensor,
+    array_of: Callable[..., ImageArray],
+    tmp_path: Path,
 ) -> None:
     real, mus = array_of(pixels), []
-    protocol = Protocol(num_generated=4, is_splits=1, metrics=("is",))
+    protocol = Protocol(num_generated=4, is_splits=1, measure=("is",))
+    unverified = f"_unverified_{hashlib.sha256(random_weights.read_bytes()).hexdigest()[:8]}"
     for precision, suffix in (("exact", ""), ("bf16", "_bf16")):
         extractor = make(precision)
         values = Evaluator(extractor, real, tmp_path, protocol).evaluate(lambda a, b: pixels[a:b].flip(3))
-        assert values.keys() == {f"metric/is_unverified{suffix}_{name}" for name in ("mean", "std")}
+        assert values.keys() == {
+            f"metric/is{unverified}{suffix}_4_1splits_{name}" for name in ("mean", "std")
+        }
         mus.append(of_real(real, Counts(6, 0), extractor, tmp_path, batch_size=64)[0]["mu"])
     assert len(list(tmp_path.glob("real-statistics-*.npz"))) == 2
     assert 1e-5 < abs(mus[0] - mus[1]).max() / abs(mus[0]).max() < 0.05

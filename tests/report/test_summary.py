@@ -1,3 +1,5 @@
+"""The closing words of a run: what they say is true, and what they name is there."""
+
 import json
 import re
 import shlex
@@ -7,8 +9,9 @@ from typing import Any
 import pytest
 
 from gan_lab.config import compose
-from gan_lab.report.summary import extremes, stopped_learning, summary
+from gan_lab.report import summary as module
 from gan_lab.runs.directory import RunDirectory
+from gan_lab.runs.history import Extremes, History
 from gan_lab.tracking.jsonl import read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,8 +33,12 @@ def directory(tmp_path: Path, request: pytest.FixtureRequest) -> RunDirectory:
     for iteration in (10, 20, 30):
         (made.samples / f"{iteration:08d}.png").touch()
     made.log.touch()
-    made.write_status("finished", 30, "", 0, "cpu")
+    made.write_status("finished", 30, seed=0, device="cpu")
     return made
+
+
+def summary(directory: RunDirectory, state: str, was_before: bool = False) -> str:
+    return module.summary(directory, state, History(read(directory.metrics)), was_before)
 
 
 def commands(text: str) -> list[list[str]]:
@@ -50,9 +57,11 @@ def test_the_best_and_the_last_of_each_metric(directory: RunDirectory) -> None:
 
 
 def test_extremes_of_a_metric(directory: RunDirectory) -> None:
-    found = extremes(list(read(directory.metrics)), "metric/fid_digits")
-    assert found == {"first": 30.0, "last": 14.25, "least": 12.5, "most": 30.0}
-    assert set(extremes(list(read(directory.metrics)), "metric/fid").values()) == {None}
+    history = History(read(directory.metrics))
+    assert history.metrics["metric/fid_digits"] == Extremes(last=14.25, least=12.5, most=30.0, iteration=30)
+    assert "metric/fid" not in history.metrics
+    assert history.fid == 14.25
+    assert History().fid is None
 
 
 @pytest.mark.parametrize(
@@ -72,7 +81,7 @@ def test_a_discriminator_that_stopped_learning_is_told(
     rows: list[dict[str, Any]] = [*ROWS, *({"grad_norm/d": norm} for norm in norms)]
     rows = [row | {"iteration": 10 * number} for number, row in enumerate(rows, 1 - len(ROWS))]
     directory.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert stopped_learning(read(directory.metrics)) == expected
+    assert History(read(directory.metrics)).stopped_learning() == expected
     told = re.findall(r"learned nothing after iteration (\d+)", summary(directory, "finished"))
     assert told == ([] if expected is None else [str(expected)])
 
@@ -118,9 +127,9 @@ def test_three_commands_to_try_that_a_shell_and_hydra_understand(
 
 
 def test_the_reason_and_that_it_was_before(directory: RunDirectory) -> None:
-    directory.write_status("diverged", 12, "loss/d is nan", 0, "cpu")
+    directory.write_status("diverged", 12, "loss/d is nan", seed=0, device="cpu")
     text = summary(directory, "diverged", was_before=True)
-    assert "diverged before, after iteration 12: loss/d is nan" in text
+    assert "already diverged at iteration 12: loss/d is nan" in text
 
 
 def test_offline_wandb_files_are_to_be_uploaded(directory: RunDirectory) -> None:

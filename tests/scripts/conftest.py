@@ -2,35 +2,54 @@
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from gan_lab.config import compose, resolved, run_directory
+from gan_lab.config import compose, load
 from gan_lab.run import run
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    """The directory of a run of three iterations on digits, judged at its end."""
-    config = compose(
-        [
-            "experiment=tiny",
-            "init=xavier",  # images that differ at once: small initial weights make them all grey
-            "train.iterations=3",
-            "train.checkpoint_every=1",
-            "metrics.num_generated=60",
-            "tracker=local",
-            "device=cpu",
-            f"paths.data={data}",
-            f"paths.outputs={tmp_path_factory.mktemp('outputs')}",
-        ]
-    )
-    assert run(config).exit_status == 0
-    return run_directory(resolved(config))
+def train(data: Path) -> Callable[..., Path]:
+    """Trains a run of three iterations on digits, judged at its end, in a folder; returns its directory."""
+
+    def call(outputs: Path, *overrides: str) -> Path:
+        config = compose(
+            [
+                "experiment=tiny",
+                "init=xavier",  # images that differ at once: small initial weights make them all grey
+                "train.iterations=3",
+                "train.checkpoint_every=1",
+                "metrics.digits.num_generated=60",
+                "tracker=local",
+                "device=cpu",
+                f"paths.data={data}",
+                f"paths.outputs={outputs}",
+                *overrides,
+            ]
+        )
+        assert run(config).exit_status == 0
+        return load(config).run_directory
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, train: Callable[..., Path]) -> Path:
+    """The directory of such a run; nobody changes it."""
+    return train(tmp_path_factory.mktemp("outputs"))
+
+
+@pytest.fixture
+def finished_copy(finished: Path, tmp_path: Path) -> Path:
+    """Its directory below another `paths.outputs`, `tmp_path / "outputs"`, to do with as one likes."""
+    below = Path(*finished.parts[-4:])
+    return shutil.copytree(finished, tmp_path / "outputs" / below)
 
 
 @pytest.fixture(scope="session")
