@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import hashlib
 import io
-import os
 import stat
 import sys
 import tarfile
@@ -76,14 +75,14 @@ class PublishedOrigin:
         published, raw = self._published, self._raw
         if raw is None:
             return self._inside(self._root) or _download(published, self._root)
-        if not os.path.exists(raw):
+        if not Path(raw).exists():
             raise UserError(f"dataset.raw={raw} does not exist: give the path of {published.file}")
         return self._inside(raw) or raw
 
     def _inside(self, folder: Path) -> Path | None:
         """The archive, or else its extracted form, in a folder."""
         names = (self._published.file, self._published.folder)
-        return next((folder / name for name in names if os.path.exists(folder / name)), None)
+        return next((folder / name for name in names if (folder / name).exists()), None)
 
     def check(self, raw: Path) -> None:
         """Compare the archive's checksum with the published one; raises UserError. A folder has none."""
@@ -167,7 +166,7 @@ def tar_gz(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
 
 
 def published_files(path: Path, published: Published) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """(name in the archive, bytes, file) of each member of a .tar.gz, or of its extracted folder's `members`."""
+    """(name in the archive, bytes, file) of each member of a .tar.gz, or of its extracted `members`."""
     if not path.is_dir():
         yield from tar_gz(path)
         return

@@ -1,4 +1,4 @@
-"""The prepared form of every dataset: uint8 images `[N, 3, H, W]` in one .npy file, and a .json next to it."""
+"""The prepared form of every dataset: uint8 images `[N, 3, H, W]` in one .npy file, and a .json with it."""
 
 import hashlib
 import io

@@ -3,16 +3,15 @@
 import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gan_lab.data.array import read_rows
 from gan_lab.device import upload
 from gan_lab.distributed.collectives import local_shard
-from gan_lab.data.array import read_rows
 from gan_lab.rng import stream
 
 
@@ -27,7 +26,7 @@ def to_pixels(images: Tensor) -> Tensor:
 
 
 class Batch(NamedTuple):
-    """Real images of one update on the device, `[B, 3, H, W]` in [-1, 1], and their classes, `[B]` or None."""
+    """Real images of an update on the device, `[B, 3, H, W]` in [-1, 1], and their classes, `[B]` or None."""
 
     images: Tensor
     labels: Tensor | None

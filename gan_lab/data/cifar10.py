@@ -69,9 +69,10 @@ class PickledBatches:
                         yield _load(file, f"{self._path}: {name}")
         if not found:
             raise UserError(
-                f"{self._path} holds no {BATCHES[0]}: give {PUBLISHED.file}, or the folder {PUBLISHED.folder} "
+                f"{self._path} holds no {BATCHES[0]}: give {PUBLISHED.file}, or {PUBLISHED.folder}, the folder "
                 "that it extracts to"
             )
+
 
 def _load(file: IO[bytes], label: str) -> np.ndarray:
     try:

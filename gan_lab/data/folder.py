@@ -4,7 +4,6 @@ import dataclasses
 import errno
 import functools
 import hashlib
-import os
 import stat
 import sys
 import warnings
@@ -84,7 +83,7 @@ class FolderOrigin:
 def existing_folder(path: str | Path) -> Path:
     """The folder of images that a user names; raises UserError where it is none."""
     folder = expanded(path)
-    if not os.path.isdir(folder):
+    if not Path(folder).is_dir():
         raise UserError(f"dataset.path={folder} is not a folder: give the folder of images")
     return folder
 
@@ -186,7 +185,7 @@ class FolderImages:
         return len(self._images)
 
     def pixels(self, start: int, stop: int) -> Tensor:
-        """The images with these numbers, `[n, 3, H, W]` uint8; raises UserError where one was changed since."""
+        """The images with these numbers, `[n, 3, H, W]` uint8; raises UserError where one has changed."""
         with warnings.catch_warnings(), ThreadPoolExecutor(cores()) as threads:
             warnings.simplefilter("ignore")  # Pillow's, as in training
             return torch.from_numpy(np.stack(list(threads.map(self._load, self._images[start:stop]))))

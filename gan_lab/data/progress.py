@@ -18,7 +18,9 @@ class Progress:
         self._count = 0
         self._bar = None
         if sys.stderr.isatty():
-            self._bar = tqdm(desc=label, total=total, unit=f" {unit}", unit_scale=True, dynamic_ncols=True, delay=1)
+            self._bar = tqdm(
+                desc=label, total=total, unit=f" {unit}", unit_scale=True, dynamic_ncols=True, delay=1
+            )
 
     def __enter__(self) -> "Progress":
         return self

@@ -65,8 +65,8 @@ def list_images(folder: Path) -> Listing:
                     others[Path(entry.name).suffix.lower() or "without suffix"] += 1
         except OSError as error:
             raise UserError(
-                f"the folder {error.filename or place} cannot be read ({error.strerror}): make it readable, or "
-                f"move it out of {folder}"
+                f"the folder {error.filename or place} cannot be read ({error.strerror}): make it readable, "
+                f"or move it out of {folder}"
             ) from error
         ahead += reversed(folders)
     return Listing(sorted(names), dict(sorted(others.items(), key=lambda item: (-item[1], item[0]))))

@@ -61,7 +61,7 @@ class UnlabeledImages:
                     yield block
         if not found:
             raise UserError(
-                f"{self._path} holds no {MEMBER}: give {PUBLISHED.file}, or the folder {PUBLISHED.folder} that "
+                f"{self._path} holds no {MEMBER}: give {PUBLISHED.file}, or {PUBLISHED.folder}, the folder that "
                 "it extracts to"
             )
 

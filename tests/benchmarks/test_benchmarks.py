@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks.trainers import trainer_for
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 

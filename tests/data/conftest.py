@@ -36,7 +36,7 @@ def in_child() -> Callable[[Callable[[], object]], BaseProcess]:
 
 @pytest.fixture(scope="session")
 def listing() -> Callable[[Path], dict[str, str]]:
-    """The checksums of all files in a folder, hidden ones too, but for locks and the index, which tells times."""
+    """The checksums of all files in a folder, hidden ones too, but for locks and the index of times."""
     return lambda folder: {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.iterdir()

@@ -10,9 +10,9 @@ import numpy as np
 import official_archives
 import pytest
 
-from gan_lab.presets import CONFIGS
 from gan_lab.data import celeba, cifar10, imagenet, stl10
 from gan_lab.metrics.extractors import INCEPTION_FILE
+from gan_lab.presets import CONFIGS
 
 DATASETS = {"cifar10": cifar10, "stl10": stl10, "celeba": celeba, "imagenet": imagenet}
 

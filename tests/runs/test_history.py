@@ -17,8 +17,8 @@ ROWS: list[dict[str, Any]] = [
 def test_extremes_of_every_metric() -> None:
     history = History(ROWS)
     assert history.metrics == {
-        "metric/fid_digits": Extremes(first=30.0, last=14.25, least=12.5, most=30.0),
-        "metric/is_digits_mean": Extremes(first=2.0, last=3.25, least=2.0, most=3.5),
+        "metric/fid_digits": Extremes(last=14.25, least=12.5, most=30.0, iteration=30),
+        "metric/is_digits_mean": Extremes(last=3.25, least=2.0, most=3.5, iteration=30),
     }
     assert history.fid == 14.25
     assert history.images_per_s == 110  # the median, which one odd figure does not move

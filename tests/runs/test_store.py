@@ -208,7 +208,7 @@ def networks() -> list[nn.Module]:
 @pytest.mark.parametrize("network", networks(), ids=["plain", "channels-last", "of a shared scale"])
 def test_a_generator_is_written_whole(store: Store, directory: RunDirectory, network: nn.Module) -> None:
     directory.create()
-    store.write_generator(network.state_dict())
+    store.write_generator(network.state_dict(), 1)
     written, state = load_file(directory.generator), network.state_dict()
     assert written.keys() == state.keys()
     assert all(torch.equal(written[name], state[name]) for name in state)
