@@ -69,8 +69,8 @@ class PickledBatches:
                         yield _load(file, f"{self._path}: {name}")
         if not found:
             raise UserError(
-                f"{self._path} holds no {BATCHES[0]}: give {PUBLISHED.file}, or {PUBLISHED.folder}, the folder "
-                "that it extracts to"
+                f"{self._path} holds no {BATCHES[0]}: give {PUBLISHED.file}, or {PUBLISHED.folder}, "
+                "the folder that it extracts to"
             )
 
 

@@ -61,8 +61,8 @@ class UnlabeledImages:
                     yield block
         if not found:
             raise UserError(
-                f"{self._path} holds no {MEMBER}: give {PUBLISHED.file}, or {PUBLISHED.folder}, the folder that "
-                "it extracts to"
+                f"{self._path} holds no {MEMBER}: give {PUBLISHED.file}, or {PUBLISHED.folder}, "
+                "the folder that it extracts to"
             )
 
     def decode(self, chunk: bytes) -> Decoded:
