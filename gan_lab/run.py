@@ -197,18 +197,18 @@ def _trackers(
 ) -> list[Tracker]:
     """The terminal, and the tracker that the config names, which cannot stop the run; none if disabled."""
     lines = [f"computing on {build.execution_summary(config, device)}"]
-    lines += [f"judging by {judge}" for judge in evaluators]
+    lines += [f"judging by {judge}" for judge in evaluators] or ["judging nothing (metrics=none)"]
     for line in lines:
         log.info(line)
         with contextlib.suppress(OSError):  # nobody may be listening
             print(line, flush=True)
-    trackers: list[Tracker] = [Console(start, config.train.iterations)]
+    trackers: list[Tracker] = []
     if config.tracker.mode != "disabled":
         unique = f"{config.dataset.name}-{config.run_id}-{config.seed}"
         info = RunInfo(directory.root, unique, "/".join(directory.root.parts[-4:]), config.plain, start)
         node = config.plain["tracker"]
         trackers.append(Guarded(config.tracker.name, lambda: build.build(node, "tracker", run=info)))
-    return trackers
+    return [*trackers, Console(start, config.train.iterations)]  # whose clock starts when the others are up
 
 
 def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluator], stop: StopRequest) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from gan_lab.device import pick_device
+from gan_lab.data.raw import SUFFIXES
 from gan_lab.errors import UserError
 from gan_lab.images import write_grid, write_images
 from gan_lab.load import load
@@ -29,6 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise UserError(f"--num {given.num} is less than one image: raise it")
         if given.seed is not None and given.seed < 0:
             raise UserError(f"--seed {given.seed} is negative: take another")
+        if (ending := given.out.suffix.lower()) in SUFFIXES and ending != ".png":
+            raise UserError(
+                f"--out {given.out}: a grid is a PNG file: call it {given.out.with_suffix('.png')}"
+            )
         trained = load(given.source, pick_device(given.device), given.allow)
         batches = (
             trained.generate(start, min(start + BATCH, given.num), "samples", given.seed)
