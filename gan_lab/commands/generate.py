@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from gan_lab.device import pick_device
 from gan_lab.data.raw import SUFFIXES
+from gan_lab.device import pick_device
 from gan_lab.errors import UserError
 from gan_lab.images import write_grid, write_images
 from gan_lab.load import load
