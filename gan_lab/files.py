@@ -14,7 +14,7 @@ os.umask(_UMASK)
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what is written there takes its name when the block ends well.
+    """A temporary path next to `path`; what is written there takes its name when the block ends well.
 
     The data is on the disk before the rename. If the block fails, nothing is left and `path` is as before.
     """

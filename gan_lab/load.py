@@ -104,7 +104,7 @@ def locate(source: Path) -> tuple[RunDirectory, Path]:
     for folder in (source.absolute().parent, source.absolute().parent.parent):
         if is_run(folder):
             return RunDirectory(folder), source
-    raise UserError(f"no config.yaml beside {source} says what network it is of: put its run's there")
+    raise UserError(f"no config.yaml next to {source} says what network it is of: put its run's there")
 
 
 def _read(weights: Path) -> tuple[dict[str, Tensor], int]:

@@ -47,7 +47,7 @@ class R1:
 
 
 def _gradients(discriminator: Score, images: Tensor) -> Tensor:
-    """∇_x D(x) of each image, `[B, 3·H·W]`, differentiable once more; a score depends on its image alone."""
+    """∇_x D(x) of each image, `[B, 3·H·W]`, differentiable once more; a score depends on its image only."""
     images = images.detach().requires_grad_()
     (gradients,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
     return gradients.flatten(1)

@@ -62,7 +62,7 @@ def slopes(scores: Tensor, images: Tensor, kind: str) -> dict[str, Tensor]:
 def weight_variances(network: nn.Module) -> dict[str, Tensor]:
     """The variance of each layer's effective weight, and what three initializations aim at.
 
-    `weight_var/<layer>` beside `weight_var_lecun/`, `_xavier/` and `_kaiming/<layer>`, and its ratio to
+    `weight_var/<layer>` next to `weight_var_lecun/`, `_xavier/` and `_kaiming/<layer>`, and its ratio to
     LeCun's, `weight_var_ratio/<layer>` (Lin et al. 2021, section 4: SN keeps the variance near LeCun's
     `1/fan_in`).
     """
@@ -86,7 +86,7 @@ def audited(
 ) -> dict[str, Tensor]:
     """The exact singular values of each layer, and what follows from them.
 
-    `sigma_exact/<layer>` beside the estimate, its `sigma_error/<layer>` (relative), `operator_norm/<layer>`
+    `sigma_exact/<layer>` next to the estimate, its `sigma_error/<layer>` (relative), `operator_norm/<layer>`
     of the effective weight, `lipschitz/d` of the whole network, and `grad_bound/d/<layer>`, which
     `grad_norm/d/<layer>` cannot exceed. `image` is `[1, 3, H, W]`, `labels` its class where the network takes
     one; see `gan_lab.norms.bounds` for `patches` and `score_gradients`, without which there are no bounds.

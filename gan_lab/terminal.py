@@ -27,7 +27,7 @@ codecs.register_error("plainly", _plainly)
 
 
 class _Output(FileIO):
-    """A stream of which nothing is heard any more after a failure; the program goes on, or ends quietly."""
+    """A stream of which nothing is heard any more after a failure; the program continues, or ends quietly."""
 
     goes_on = True
 

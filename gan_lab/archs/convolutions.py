@@ -27,7 +27,7 @@ class Conv2d(nn.Conv2d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """PyTorch's, with the bias added apart: whose gradient else takes a CPU as long as the weight's."""
+    """PyTorch's, with the bias added separately: its gradient else takes a CPU as long as the weight's."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """`[B, c_in, H, W]` to `[B, c_out, H', W']`, the one size that the layer's options give."""

@@ -12,7 +12,7 @@ from gan_lab.report.tables import as_csv, as_latex, as_markdown, as_text
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Runs side by side, from their directories alone.")
+    parser = argparse.ArgumentParser(description="Runs side by side, from their directories only.")
     add = parser.add_argument
     add("outputs", type=Path, help="the folder that holds the runs")
     add("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these runs")

@@ -7,8 +7,8 @@ it found. A single process calls nothing of `torch.distributed`.
 
 The gradients of an update, and its losses with them, are one flat buffer in one all-reduce after the backward
 pass. DistributedDataParallel would begin sooner, but it wants one forward pass through its wrapper for one
-backward pass: here the discriminator sees real and fake images apart, the penalty differentiates it twice and
-the generator's update goes through it frozen. The networks are small: a few MB against a whole step.
+backward pass: here the penalty differentiates the discriminator twice and the generator's update goes through
+it frozen. The networks are small: a few MB against a whole step.
 """
 
 import contextlib
@@ -75,7 +75,7 @@ def _talking() -> Iterator[Any]:
         yield dist
     except RuntimeError as error:
         raise RankFailure(
-            "another rank failed or is gone; the same command goes on from the last checkpoint"
+            "another rank failed or is gone; the same command resumes from the last checkpoint"
         ) from error
 
 

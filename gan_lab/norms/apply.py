@@ -218,7 +218,7 @@ def remove(network: nn.Module) -> list[str]:
 def sigmas(network: nn.Module, prefix: str = "") -> dict[str, Tensor]:
     """The estimates as they stand, `{"sigma/<layer>": scalar}`, and their parts, e.g. `sigma_out/<layer>`.
 
-    A learned scale stands beside them as `gamma/<layer>`. `prefix` is put before each layer's name.
+    A learned scale stands next to them as `gamma/<layer>`. `prefix` is put before each layer's name.
     """
     values = {}
     for name, layer, norm in normalized_layers(network):

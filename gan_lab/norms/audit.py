@@ -1,4 +1,4 @@
-"""The exact singular values beside the estimates: what proves a norm, and what its theory starts from."""
+"""The exact singular values next to the estimates: what proves a norm, and what its theory starts from."""
 
 import math
 from dataclasses import dataclass

@@ -7,8 +7,8 @@ biases' size or the loss's form:
 - the network is a composition of the modules that `gan_lab.norms.lipschitz` knows, in sums and in chains,
   each weighted layer used once in a pass; biases may be there and may be large: activations are measured;
 - each activation has slopes in [-1, 1] (or the constant that its rule states);
-- the loss depends on the weights through the scores alone (no gradient penalty), each score on its own image
-  alone (no batch norm in training mode);
+- the loss depends on the weights through the scores only (no gradient penalty), each score on its own image
+  only (no batch norm in training mode);
 - sigma is homogeneous in the weight, `σ(cW) = c σ(W)`, while its vectors are held fixed, as they are for
   autograd.
 """
@@ -81,7 +81,7 @@ def gradient_bounds(
 
     With c_b those derivatives, X_b the recorded patch norms, g the gain from the layer's output to the score:
     `‖∂L/∂W̄‖_F ≤ g Σ_b |c_b| X_b` for the effective weight W̄, times `weight_factor` for the trained one.
-    Layers inside a module that states its constant alone have none. Raises ValueError where a module's
+    Layers inside a module that states only its constant have none. Raises ValueError where a module's
     constant is not known, or an assumption above does not hold.
     """
     if any(isinstance(module, _BatchNorm) and module.training for module in network.modules()):

@@ -59,7 +59,7 @@ class SpectralNormalization(nn.Module):
 
 
 def normalized_weights(norms: Sequence[SpectralNormalization], weights: Sequence[Tensor]) -> list[Tensor]:
-    """The effective weights of many layers, as each norm alone makes them, in few operations.
+    """The effective weights of many layers, the same that each norm makes by itself, in fewer operations.
 
     Of norms whose sigma is a mean of singular values, and weights on one device and of one precision. The
     gradient with respect to the weights can be taken once.

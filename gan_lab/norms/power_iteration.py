@@ -7,7 +7,7 @@ which the first one has last moved: the locally optimal block conjugate gradient
 2001, LOBPCG, without a preconditioner) with one direction. One iteration still is one application of the
 adjoint and one of the map.
 
-What it computes beside these is tiny, and costs by the number of its operations: so the layers of a network
+What it computes next to these is tiny, and costs by the number of its operations: so the layers of a network
 take it together.
 """
 
@@ -113,7 +113,7 @@ def _principal_axis(matrices: Tensor) -> Tensor:
     """The unit eigenvector `[L, B]` of the largest eigenvalue of each; of 0 it is 0.
 
     By a high power, because an eigenvalue routine lets the host wait for a GPU, and refuses NaN. Where that
-    does not tell two eigenvalues apart, a combination of their vectors does as well.
+    cannot separate two eigenvalues, a combination of their vectors does as well.
     """
     tiny = torch.finfo(matrices.dtype).tiny
     largest = matrices.abs().amax((1, 2), keepdim=True).clamp_min(tiny)

@@ -44,7 +44,7 @@ class SigmaEstimator(nn.Module):
         return torch.stack([value.estimate(weight) for value in values]).mean()
 
     def parts(self, weight: Tensor) -> dict[str, Tensor]:
-        """What is logged beside sigma, by name, e.g. the two halves of the bidirectional one."""
+        """What is logged next to sigma, by name, e.g. the two halves of the bidirectional one."""
         return {}
 
 

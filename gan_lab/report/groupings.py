@@ -9,7 +9,7 @@ from gan_lab.report.runs import Run, differing, in_order, is_number, key_name, s
 from gan_lab.report.tables import cells, number, verdict
 
 STATE = "state"  # a run's state, grouped by as if it were a config key
-MIXED = "Groups that mix settings, so that their spread is not that of seeds alone:"
+MIXED = "Groups that mix settings, so that their spread is not that of seeds only:"
 PART = "Groups of which the filter leaves a part, whose figures are of that part and untested:"
 
 

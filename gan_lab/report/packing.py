@@ -55,7 +55,7 @@ class Pack:
     def finish(self, facts: dict[str, Any]) -> str:
         """Everything as base64 of gzip: the JSON's length (4 bytes) and the JSON, numbers, images.
 
-        Of the numbers come first all low bytes, then all high ones, which compress better apart.
+        Of the numbers come first all low bytes, then all high ones, which compress better separately.
         """
         numbers = np.concatenate(self._numbers) if self._numbers else np.empty(0, np.uint16)
         iterations = [np.frombuffer(raw, "<i8").tolist() for raw in self._iterations]

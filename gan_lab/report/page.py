@@ -42,7 +42,7 @@ IMAGES_BUDGET = 700_000  # bytes of the images, a third more in base64
 STRETCHES = (12, 120)  # into how many a series is cut at least and at most
 MOST_RUNS_OF_GRIDS = 36
 
-FOOT = "Written by gan-lab {version} from the run directories alone. This page loads nothing from anywhere."
+FOOT = "Written by gan-lab {version} from the run directories only. This page loads nothing from anywhere."
 SCRIPTS = ("data", "groups", "charts", "sections", "main")
 
 

@@ -19,7 +19,7 @@ DAMAGED = "damaged"
 QUEUED = "queued"  # waits for Slurm to start it, or to start it again
 REFUSED = "refused"  # as its config or the data is wrong
 WAITING = "not begun"
-AGAIN = "run the same line again, and it goes on"
+AGAIN = "run the same line again, and it resumes"
 TO_DO = {
     DEAD: f"its process is gone: {AGAIN}",
     REFUSED: "mend that, and run the same line again",

@@ -151,7 +151,7 @@ def _estimate_rows(head: bytes, size: int) -> int:
 
 
 def _passes(wanted: Sequence[str], most: int) -> Iterator[list[str]]:
-    """The names in lots of at most so many; those that differ by case alone, which SQL mixes up, apart."""
+    """The names in lots of at most so many; those that differ only by case, which SQL mixes up, separate."""
     left = list(wanted)
     while True:
         lot: dict[str, str] = {}

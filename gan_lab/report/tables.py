@@ -105,7 +105,7 @@ def warnings(tables: Sequence[Table]) -> list[str]:
     copies = passed_over(run for table in tables for group in table.groups for run in group.runs)
     mixed = [
         f"{plain(group.label)} mixes runs that differ in {', '.join(group.mixes)}: its spread is not that of "
-        "seeds alone."
+        "seeds only."
         for table in tables
         for group in table.groups
         if group.mixes

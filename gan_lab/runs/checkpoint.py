@@ -18,7 +18,7 @@ KEEP_ROLLING = 2  # the newest, and the one before should the newest turn out da
 
 
 def save(folder: Path, iteration: int, state: dict[str, Any], keep_every: int) -> Path:
-    """Write `folder/<iteration>.pt` and its SHA-256 beside it; older ones go once it is proved readable.
+    """Write `folder/<iteration>.pt` and its SHA-256 next to it; older ones go once it is proved readable.
 
     The one before it stays, and multiples of `keep_every` stay for good. Raises OSError where it cannot be
     written, with every older checkpoint intact.

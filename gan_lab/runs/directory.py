@@ -72,7 +72,7 @@ class RunDirectory:
             tempfile.TemporaryFile(dir=self.root).close()
 
     def set_aside(self) -> None:
-        """Move an old run out of the way, kept beside under another name."""
+        """Move an old run out of the way, kept next to it under another name."""
         number = 1
         while (kept := self.root.with_name(f"{self.root.name}.kept{number}")).exists():
             number += 1

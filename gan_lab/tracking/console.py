@@ -31,7 +31,7 @@ class Console:
         stream = sys.stdout if self._bar is None else sys.stderr
         try:
             self._show(iteration, text)
-        except OSError:  # nobody listens any more, as after `| head`: the run goes on
+        except OSError:  # nobody listens any more, as after `| head`: the run continues
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
     def _show(self, iteration: int, text: str) -> None:

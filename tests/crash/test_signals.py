@@ -174,7 +174,7 @@ def test_a_second_ctrl_c_leaves_at_once_with_whole_files(
         assert run(compose(small)).exit_status == INTERRUPTED
     said = capsys.readouterr()
     assert "Traceback" not in said.err + said.out
-    assert "the same command goes on from the last checkpoint" in said.err
+    assert "the same command resumes from the last checkpoint" in said.err
     root = directory(small)
     assert root.read_status()["state"] == "interrupted"
     assert not list(root.root.rglob(".*.tmp"))

@@ -71,7 +71,7 @@ def test_the_table_says_of_each_run_how_it_stands_and_what_to_do(
             ("norm=sn seed=-1", "refused", "seed=-1 is not a whole number; mend that"),
             ("digits/dcgan/ssn/seed0", "failed", "the disk is full; see its train.log"),
             ("digits/dcgan/bssn/seed0", "dead", "its process is gone"),
-            ("digits/dcgan/bsn/seed0", "interrupted", "and it goes on"),
+            ("digits/dcgan/bsn/seed0", "interrupted", "and it resumes"),
             ("norm=strict_sn seed=0", "not begun", "and it begins"),
             ("norm=sn seed=1", "not begun", "and it begins"),
             ("digits/dcgan/none/seed0", "diverged", "FID"),
