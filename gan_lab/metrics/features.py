@@ -79,8 +79,8 @@ def of_real(
 ) -> tuple[cache.Arrays, Tensor]:
     """FID's statistics (`mu [F]`, `sigma [F, F]`) and features `[n, F]` of real images; empty for count 0.
 
-    The images are the first of one fixed random order. Both results are cached in `folder`, separately: asking
-    for one more metric later does not compute the others again.
+    The images are the first of one fixed random order. Both results are cached in `folder`, separately:
+    asking for one more metric later does not compute the others again.
     """
     key = {
         "format": FORMAT,
