@@ -14,8 +14,6 @@ from pydantic.fields import FieldInfo
 from gan_lab import presets
 from gan_lab.errors import UserError
 
-presets.register()  # before Hydra composes anything, here or in train.py
-
 FOREVER = 10**12  # iterations
 MEASURES: dict[str, Any] = {"identity": False}  # marks a key that cannot change what a run computes
 
@@ -267,6 +265,7 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictCon
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
+    presets.register()
     GlobalHydra.instance().clear()
     # Quoted, because a folder's name may hold what Hydra's grammar gives a meaning, such as parentheses.
     search = []

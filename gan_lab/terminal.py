@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from io import BufferedWriter, FileIO, TextIOWrapper
+from io import BufferedWriter, BytesIO, FileIO, TextIOWrapper
 from typing import Any, NoReturn
 
 BROKEN_PIPE = 128 + signal.SIGPIPE  # the exit status of a program whose reader left, as after `| head`
@@ -61,7 +61,8 @@ def prepare() -> None:
 
 
 def _is_prepared(stream: TextIOWrapper) -> bool:
-    return isinstance(getattr(stream.buffer, "raw", None), _Output)
+    """Whether it is one of ours, or in memory, as where a test captures what is printed."""
+    return isinstance(getattr(stream.buffer, "raw", None), _Output) or isinstance(stream.buffer, BytesIO)
 
 
 def run(main: Callable[[], int | None], goes_on: bool = False) -> NoReturn:

@@ -136,7 +136,10 @@ def test_metrics_shared_out_are_bit_for_bit_those_of_one_process(runs: Runs, tmp
     expected = [judged(tmp_path, count) for count in (64, 70, 37)]
     assert expected[0].keys() == {
         f"metric/{name}"
-        for name in ("fid", "is_mean", "is_std", "kid_mean", "kid_std", "precision", "recall")
+        for name in (
+            *("fid", "is_3splits_mean", "is_3splits_std", "kid_subsets20_mean", "kid_subsets20_std"),
+            *("precision", "recall"),
+        )
     }
     for seen in runs.left("seen"):
         assert seen["judged"] == expected
