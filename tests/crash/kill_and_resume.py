@@ -56,12 +56,13 @@ DEMO = [
     "train.checkpoint_every=4",
     "train.keep_every=8",
     "metrics.digits.num_generated=200",
-    "metrics.batch_size=50",
+    "metrics.digits.batch_size=50",
 ]
 SETTINGS = (
     "norm=bssn",
     "norm=sn norm.gamma=per_layer norm.target=both optimizer.n_dis=2 optimizer.decay=linear train.ema=0.9",
-    "norm=none loss=wgan_gp metrics.kid=true metrics.kid_subset_size=9 metrics.prc=true probes.audit_every=8",
+    "norm=none loss=wgan_gp metrics.digits.measure=[fid,is,kid,prc] metrics.digits.kid_subset_size=9 "
+    "probes.audit_every=8",
 )
 
 # Where a kill is aimed: (moment, owner, name of the function, calls and returns after it begins within which
