@@ -14,8 +14,6 @@ from pydantic.fields import FieldInfo
 from gan_lab import presets
 from gan_lab.errors import UserError
 
-presets.register()  # before Hydra composes anything, here or in train.py
-
 FOREVER = 10**12  # iterations
 MEASURES: dict[str, Any] = {"identity": False}  # marks a key that cannot change what a run computes
 
@@ -39,6 +37,10 @@ def _folder_name(value: Any) -> Any:
 def _folder(value: Any) -> Any:
     if not isinstance(value, str) or not value:
         raise ValueError("is no folder: give it the path of one")
+    try:
+        Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError("names the home of nobody here: give the path in full") from None
     return value
 
 
@@ -267,6 +269,7 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictCon
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
+    presets.register()
     GlobalHydra.instance().clear()
     # Quoted, because a folder's name may hold what Hydra's grammar gives a meaning, such as parentheses.
     search = []

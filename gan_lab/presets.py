@@ -6,8 +6,6 @@ the same folder, then the scales of the table here. Numbers: Lin et al. 2021's p
 
 from pathlib import Path
 
-from hydra.core.config_store import ConfigStore
-
 # In a wheel the configs lie inside the package, in a checkout next to it.
 CONFIGS = next(path for path in Path(__file__).resolve().parents if (path / "configs").is_dir()) / "configs"
 
@@ -28,6 +26,8 @@ SWEEPS: dict[str, dict[str, str | None]] = {
 
 def register() -> None:
     """Make every sweep of the table a choice that Hydra knows."""
+    from hydra.core.config_store import ConfigStore  # slow, and not needed to read configs
+
     for dataset, sweeps in SWEEPS.items():
         for sweep, scales in sweeps.items():
             node = {

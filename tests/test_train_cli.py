@@ -164,7 +164,7 @@ def test_a_changed_directory_changes_no_run(mode: list[str], tiny: list[str], tm
     data = next(word for word in tiny if word.startswith("paths.data=")).partition("=")[2]
     (tmp_path / "my data").symlink_to(data)
     overrides = [*tiny[:-2], "train.iterations=10", "paths.data='my data'", "paths.outputs=out"]
-    for chdir, answer in (("true", "finished after"), ("false", "finished before")):
+    for chdir, answer in (("true", "finished after"), ("false", "already finished")):
         command = [sys.executable, str(ROOT / "train.py"), *mode, *overrides]
         done = subprocess.run(
             [*command, f"hydra.job.chdir={chdir}"], cwd=tmp_path, capture_output=True, text=True

@@ -208,7 +208,7 @@ def test_sigterm_in_a_sweep_s_third_job(
     assert [job.read_status()["state"] for job in jobs] == ["finished", "finished", "interrupted"]
     resumed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.count("finished before") == 2
+    assert resumed.stdout.count("already finished") == 2
     alone = [*overrides, "seed=2", f"paths.outputs={tmp_path}/alone"]
     assert run(compose(alone)).exit_status == 0
     assert not list(differences(jobs[2], directory(alone)))

@@ -38,8 +38,8 @@ def test_a_real_run(
     assert f"page: {page}" in printed.out
     assert printed.err == ""
     rows = list(csv.DictReader(table.read_text().splitlines()))
-    final = next(row for row in rows if row["metric"] == "metric/fid_digits" and row["which"] == "final")
-    assert float(final["mean"]) == last_row["metric/fid_digits"]
+    final = next(row for row in rows if row["metric"] == "metric/fid_digits_60" and row["which"] == "final")
+    assert float(final["mean"]) == last_row["metric/fid_digits_60"]
     assert final["seeds"] == "1"
     assert page.stat().st_size > 1_000_000
 

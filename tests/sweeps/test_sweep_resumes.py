@@ -47,7 +47,7 @@ def test_a_sweep_that_is_killed_resumes_by_the_same_line(sweep_of_six: SweepOfSi
     starts = sweep.starts()
     # Nothing is done twice but what came after the last checkpoint.
     assert starts == [[0], [0], [0, 2 * CHECKPOINT_EVERY], [0], [0], [0]]
-    assert again.stdout.count("finished before") == 2
+    assert again.stdout.count("already finished") == 2
     names = [str(path.relative_to(tmp_path / "outputs")) for path in sweep.directories]
     assert listed(again.stdout) == dict.fromkeys(names, "finished")
     page = Path(re.findall(r"comparison of all runs in .*: (.*\.html)", again.stdout)[0])
