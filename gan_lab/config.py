@@ -37,6 +37,10 @@ def _folder_name(value: Any) -> Any:
 def _folder(value: Any) -> Any:
     if not isinstance(value, str) or not value:
         raise ValueError("is no folder: give it the path of one")
+    try:
+        Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError("names the home of nobody here: give the path in full") from None
     return value
 
 

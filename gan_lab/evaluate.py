@@ -3,24 +3,28 @@
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from gan_lab.build import build_evaluators, load_images
 from gan_lab.config import compose, resolved, to_judge
 from gan_lab.data import FolderImages
+from gan_lab.data.folder import MAX_DAMAGED
 from gan_lab.data.raw import list_images
 from gan_lab.data.recipe import Recipe
 from gan_lab.device import pick_device
 from gan_lab.errors import UserError
 from gan_lab.load import Trained, is_run, load, locate
 from gan_lab.metrics import METRICS, Evaluator
+from gan_lab.presets import CONFIGS
 from gan_lab.report import runs
 from gan_lab.runs.directory import RunDirectory
 from gan_lab.runs.lock import RunLock
@@ -68,9 +72,9 @@ def judge(
         raise UserError(f"nothing says what to judge {source} against: name a dataset with --against")
     if is_folder and record:
         raise UserError(f"{source} is no run that has a record: leave --record out")
-    own = [f"dataset={against}"] if against else _own_choices(locate(source)[0])
+    own = [f"dataset={against}"] if against else _own_choices(locate(source)[0], config_dir)
     plain = _compose(own, overrides, config_dir)
-    files = FolderImages(source, _recipe(plain["dataset"])) if is_folder else None
+    files = _folder(source, plain["dataset"]) if is_folder else None
     if num and files and num > len(files):
         raise UserError(f"--num {num} exceeds the {len(files)} images in {source}: lower it")
     _adjust(plain["metrics"], measure, num or (len(files) if files else None), weights)
@@ -100,6 +104,13 @@ def judge(
             f"{source} gives images of {given[2]}×{given[1]} pixels and the real ones have "
             f"{shape[2]}×{shape[1]}: judge against a dataset of that size, or set dataset.image_size"
         )
+    if trained and not against and trained.config.dataset.name == config.dataset.name:
+        trained_on = trained.directory.read_status().get("images")
+        if trained_on not in (None, array.fingerprint):
+            raise UserError(
+                f"the images of dataset={config.dataset.name} are not those that {source} was trained on: "
+                "say where those are, or name others with --against"
+            )
     evaluators = list(build_evaluators(config, array, device).values())
     if trained is None or not record:
         values = {name: value for one in evaluators for name, value in one.evaluate(generate).items()}
@@ -164,17 +175,19 @@ def _adjust(
             node["extractor"]["weights"] = str(weights)
 
 
-def _own_choices(directory: RunDirectory) -> list[str]:
+def _own_choices(directory: RunDirectory, config_dir: Path | None = None) -> list[str]:
     """Overrides that compose the dataset and the protocols of a run, from its config.
 
-    Names of things to call are not the run's to say: they come from the choices of these names.
+    Names of things to call are not the run's to say: they come from the choices of these names. A dataset
+    that the user renamed has no such choice; it comes from the one that is prepared by the same function.
     """
     config = directory.read_config()
     try:
         dataset, metrics = config["dataset"], config.get("metrics") or {}
         # What `dataset` says itself decides its `prepare` too: a path that is typed shall change both.
         prepare = {key: value for key, value in dataset["prepare"].items() if key not in dataset}
-        chosen = [f"dataset={_choice(dataset['name'])}"]
+        name = _choice(dataset["name"])
+        chosen = [f"dataset={_dataset_choice(name, dataset['prepare'], config_dir)}", f"dataset.name={name}"]
         chosen += [f"metrics=[{','.join(map(_choice, metrics))}]"] if metrics else []
         nodes = {name: {**node} for name, node in metrics.items()}
         return [*chosen, *_values("dataset", {**dataset, "prepare": prepare}), *_values("metrics", nodes)]
@@ -188,6 +201,17 @@ def _choice(name: str) -> str:
     """The name of a choice, which must be that of no file elsewhere."""
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"the run's config chooses {name!r}, which is no name: give --against and metrics=")
+    return name
+
+
+def _dataset_choice(name: str, prepare: dict[str, Any], config_dir: Path | None) -> str:
+    """The choice of `dataset` that a run made, whatever it called it."""
+    folders = [folder / "dataset" for folder in (config_dir, CONFIGS) if folder]
+    if any((folder / f"{name}.yaml").exists() for folder in folders):
+        return name
+    for file in sorted(file for folder in folders for file in folder.glob("*.yaml")):
+        if OmegaConf.select(OmegaConf.load(file), "dataset.prepare._target_") == prepare.get("_target_"):
+            return file.stem
     return name
 
 
@@ -225,6 +249,16 @@ def _compose(own: Sequence[str], overrides: Sequence[str], config_dir: Path | No
 def _is_replaced(key: str, typed: set[str]) -> bool:
     """Whether a key, or the choice that it belongs to, was typed."""
     return key in typed or key.partition(".")[0] in typed
+
+
+def _folder(path: Path, dataset: dict[str, Any]) -> FolderImages:
+    """The images of a folder to be judged against a dataset; says what is left out of it."""
+    files = FolderImages(path, _recipe(dataset), dataset.get("max_damaged", MAX_DAMAGED))
+    notes = [f"{len(files.damaged)} damaged ones left out"] if files.damaged else []
+    notes += [f"passed over {others}"] if (others := files.listing.others()) else []
+    if notes:
+        print(f"judging {len(files):,} images of {path}: {', '.join(notes)}", file=sys.stderr)
+    return files
 
 
 def _recipe(dataset: dict[str, Any]) -> Recipe | None:

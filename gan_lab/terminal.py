@@ -5,8 +5,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from io import BufferedWriter, BytesIO, FileIO, TextIOWrapper
-from typing import Any, NoReturn
+from io import BufferedWriter, FileIO, TextIOWrapper
+from typing import Any, NoReturn, TextIO
 
 BROKEN_PIPE = 128 + signal.SIGPIPE  # the exit status of a program whose reader left, as after `| head`
 
@@ -53,16 +53,18 @@ def prepare() -> None:
         if stream is None:
             stream = open(os.devnull, "w" if number else "r")  # noqa: PTH123, SIM115
             setattr(sys, name, stream)
-        elif number and isinstance(stream, TextIOWrapper) and not _is_prepared(stream):
+        elif number and _is_of_the_process(stream):
             stream.flush()
             output = BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
             is_by_line = stream.line_buffering or stream.write_through  # the latter by PYTHONUNBUFFERED
             setattr(sys, name, TextIOWrapper(output, stream.encoding, "plainly", line_buffering=is_by_line))
 
 
-def _is_prepared(stream: TextIOWrapper) -> bool:
-    """Whether it is one of ours, or in memory, as where a test captures what is printed."""
-    return isinstance(getattr(stream.buffer, "raw", None), _Output) or isinstance(stream.buffer, BytesIO)
+def _is_of_the_process(stream: TextIO) -> bool:
+    """Whether a stream is as Python made it: not one of a test or a notebook, and not prepared before."""
+    buffer = getattr(stream, "buffer", None)
+    is_file = isinstance(buffer, BufferedWriter | FileIO)  # the latter by PYTHONUNBUFFERED
+    return is_file and not isinstance(getattr(buffer, "raw", None), _Output)
 
 
 def run(main: Callable[[], int | None], goes_on: bool = False) -> NoReturn:

@@ -19,11 +19,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gan_lab.build import build
 from gan_lab.config import compose, load, of_plain, resolved
-from gan_lab.presets import CONFIGS
+from gan_lab.presets import CONFIGS, register
 from gan_lab.run import run
 from gan_lab.runs.directory import FINISHED, RunDirectory
 
 ROOT = CONFIGS.parent
+register()
 with initialize_config_dir(str(CONFIGS), version_base="1.3"):
     PRESETS = GlobalHydra.instance().config_loader().get_group_options("experiment/paper")
 DATASETS = ("cifar10", "stl10", "celeba", "imagenet")

@@ -20,7 +20,7 @@ from gan_lab.config import compose, load, resolved
 from gan_lab.presets import CONFIGS
 from gan_lab.run import run
 from gan_lab.runs.directory import RunDirectory
-from gan_lab.sweep.arguments import unreadable
+from gan_lab.sweep.arguments import chooses_nothing, unreadable
 
 ROOT = Path(__file__).resolve().parent.parent
 Train = Callable[..., subprocess.CompletedProcess[str]]
@@ -120,6 +120,23 @@ def test_an_argument_without_a_key_is_one_sentence(argument: str, answer: str) -
 def test_words_that_hydra_can_read_are_left_to_it() -> None:
     words = ["norm=none,sn", "+a.b=[1,{c: d}]", "~arch", "a='x (1)'", "seed=range(3)", "x=${y}", "e="]
     assert unreadable(["-m", *words, "--config-dir", "a (1)"]) is None
+
+
+AXES = sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir() and folder.name != "hydra")
+
+
+@pytest.mark.parametrize("typed", ["{}=null", "+{}=Null", "{}=null,other", "{}="])
+@pytest.mark.parametrize("axis", AXES)
+def test_an_axis_set_to_null_is_told_what_to_choose(axis: str, typed: str) -> None:
+    sentence = chooses_nothing(["-m", "seed=0,1", typed.format(axis)], AXES)
+    assert sentence
+    assert sentence.startswith(f"{typed.format(axis)} chooses nothing")
+    proposed = sentence.partition("such as ")[2]
+    if axis == "experiment":
+        assert "leaving it out" in sentence
+        return
+    compose([proposed])
+    assert chooses_nothing([proposed, f"{axis}.key=null", "seed=null"], AXES) is None
 
 
 def test_a_world_size_that_is_no_number_is_one_sentence(

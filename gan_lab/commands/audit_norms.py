@@ -1,6 +1,7 @@
 """Every layer's sigma next to its exact value, of a run or of a config before training."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from gan_lab.build import build_networks, example_inputs
+from gan_lab.commands import a_path
 from gan_lab.config import compose, load
 from gan_lab.errors import UserError
 from gan_lab.load import networks
@@ -40,9 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("what", nargs="*", help="a run's directory or one of its checkpoints; or overrides as for train.py")
+    what = "a run's directory or one of its checkpoints; or overrides as for train.py"
+    add("what", nargs="*", type=os.path.expanduser, help=what)
     add("--network", choices=KINDS, default="discriminator")
-    add("--config-dir", type=Path, help="a folder of your own choices, as for train.py")
+    add("--config-dir", type=a_path, help="a folder of your own choices, as for train.py")
     add("--allow", action="append", default=[], metavar="MODULE", help="your module, which the run names")
     given = parser.parse_intermixed_args(arguments)
     try:

@@ -2,8 +2,8 @@
 
 import argparse
 import sys
-from pathlib import Path
 
+from gan_lab.commands import a_path
 from gan_lab.errors import UserError
 from gan_lab.report.comparison import compare, read_scores
 from gan_lab.report.page import render, write
@@ -14,16 +14,16 @@ from gan_lab.report.tables import as_csv, as_latex, as_markdown, as_text
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Runs side by side, from their directories only.")
     add = parser.add_argument
-    add("outputs", type=Path, help="the folder that holds the runs")
+    add("outputs", type=a_path, help="the folder that holds the runs")
     add("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these runs")
     add(
         "--by",
         metavar="KEY[,KEY]",
         help="what makes a group (default: every setting that differs, seeds aside)",
     )
-    add("--out", type=Path, metavar="FILE.html", help="write the page with charts and samples there")
+    add("--out", type=a_path, metavar="FILE.html", help="write the page with charts and samples there")
     for form in ("csv", "markdown", "latex"):
-        add(f"--{form}", type=Path, metavar="FILE", help=f"write the table as {form}")
+        add(f"--{form}", type=a_path, metavar="FILE", help=f"write the table as {form}")
     add("--wandb", metavar="[ENTITY/]PROJECT", help="write a W&B report with the same sections")
     given = parser.parse_args(arguments)
     try:

@@ -2,10 +2,12 @@
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gan_lab.commands import a_path
 from gan_lab.errors import UserError
 from gan_lab.evaluate import Verdict, judge, runs_below
 from gan_lab.files import write_json
@@ -16,15 +18,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="FID, IS, KID, precision and recall of anything.")
     add = parser.add_argument
     what = "runs, folders of runs, generators, checkpoints, folders of images; and overrides as for train.py"
-    add("what", nargs="+", help=f"{what}, e.g. metrics=paper paths.data=/data device=cpu")
+    add(
+        "what",
+        nargs="+",
+        type=os.path.expanduser,
+        help=f"{what}, e.g. metrics=paper paths.data=/data device=cpu",
+    )
     add("--against", metavar="DATASET", help="a choice of dataset (default: the run's own)")
     add("--metrics", help="some of fid,is,kid,prc (default: those of the protocol)")
     add("--num", type=int, help="how many images (default: what the protocol says, or the whole folder)")
-    add("--weights", type=Path, help="a file of Inception weights other than the published one")
+    add("--weights", type=a_path, help="a file of Inception weights other than the published one")
     add("--record", action="store_true", help="put the figures into the runs' records, for compare.py")
-    add("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add("--json", type=a_path, metavar="FILE", help="write the figures there too")
     add("--allow", action="append", default=[], metavar="MODULE", help="your module, which the run names")
-    add("--config-dir", type=Path, help="a folder of your own choices, as for train.py")
+    add("--config-dir", type=a_path, help="a folder of your own choices, as for train.py")
     given = parser.parse_intermixed_args(arguments)
     overrides = [word for word in given.what if "=" in word and not Path(word).exists()]
     sources = [run for word in given.what if word not in overrides for run in runs_below(Path(word))]

@@ -1,26 +1,29 @@
 """Images of a trained generator, as one grid or as single files."""
 
 import argparse
+import mimetypes
 import sys
 from pathlib import Path
 
 import torch
+from PIL import Image
 
-from gan_lab.data.raw import SUFFIXES
+from gan_lab.commands import a_path
 from gan_lab.device import pick_device
 from gan_lab.errors import UserError
 from gan_lab.images import write_grid, write_images
 from gan_lab.load import load
 
 BATCH = 100  # images made at once
+OTHER_FILES = (".npy", ".npz", ".pt", ".safetensors", ".heic", ".jxl")  # of no kind that all systems know
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Images of a trained generator: one grid, or single files.")
     add = parser.add_argument
-    add("source", type=Path, help="a run's directory, its generator.safetensors, or a checkpoint")
+    add("source", type=a_path, help="a run's directory, its generator.safetensors, or a checkpoint")
     add("--num", type=int, default=64, help="how many images (default: 64)")
-    add("--out", type=Path, required=True, help="grid.png for one grid, a new folder for single images")
+    add("--out", type=a_path, required=True, help="grid.png for one grid, a new folder for single images")
     add("--seed", type=int, help="of the latents (default: the run's own, which gives its own samples)")
     add("--device", default="auto")
     add("--allow", action="append", default=[], metavar="MODULE", help="your module, which the run names")
@@ -30,9 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise UserError(f"--num {given.num} is less than one image: raise it")
         if given.seed is not None and given.seed < 0:
             raise UserError(f"--seed {given.seed} is negative: take another")
-        if (ending := given.out.suffix.lower()) in SUFFIXES and ending != ".png":
+        if _names_another_file(given.out):
             raise UserError(
-                f"--out {given.out}: a grid is a PNG file: call it {given.out.with_suffix('.png')}"
+                f"--out {given.out}: a grid is a PNG file: call it {given.out.with_suffix('.png')}, "
+                "or give a folder"
             )
         trained = load(given.source, pick_device(given.device), given.allow)
         batches = (
@@ -51,3 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(f"{given.num} images in {given.out}")
     return 0
+
+
+def _names_another_file(path: Path) -> bool:
+    """Whether a name ends as that of a file does, an image's or any other, but not as a PNG's."""
+    ending = path.suffix.lower()
+    known = ending in {*Image.registered_extensions(), *OTHER_FILES} or mimetypes.guess_type(path.name)[0]
+    return bool(known) and ending != ".png" and not path.is_dir()

@@ -8,8 +8,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_lab.build import load_images
+from gan_lab.commands import a_path
 from gan_lab.config import JudgeConfig, compose, resolved, to_judge
-from gan_lab.data.raw import expanded
 from gan_lab.errors import UserError
 from gan_lab.metrics.extractors import inception_weights
 
@@ -18,9 +18,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Make a dataset's array, or fetch Inception's weights.")
     add = parser.add_argument
     add("name", help="a choice of dataset (cifar10, stl10, celeba, imagenet, folder, ...), or inception")
-    add("--raw", type=Path, help="the official archive, or its folder (default: look in paths.data)")
+    add("--raw", type=a_path, help="the official archive, or its folder (default: look in paths.data)")
     add("--no-verify", action="store_true", help="take an archive of the official layout with other content")
-    add("--config-dir", type=Path, help="a folder of your own choices, as for train.py")
+    add("--config-dir", type=a_path, help="a folder of your own choices, as for train.py")
     add("overrides", nargs="*", help="as for train.py, e.g. paths.data=/data dataset.path=/my/images")
     given = parser.parse_intermixed_args(arguments)
 
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         dataset.append("dataset.verify=false")
     try:
         if given.raw:
-            dataset.append(f"dataset.raw={_quoted(expanded(given.raw).absolute())}")
+            dataset.append(f"dataset.raw={_quoted(given.raw.absolute())}")
         config = _config([*dataset, *given.overrides], given.config_dir)
         print(fetch_inception(config) if given.name == "inception" else prepare(config))
     except UserError as error:

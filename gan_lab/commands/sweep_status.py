@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from gan_lab.commands import a_path
 from gan_lab.errors import UserError
 from gan_lab.report.progress import QUEUED, Progress, progress, table
 from gan_lab.report.runs import find, passed_over
@@ -20,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         "Exit status: 0 all is well, 1 a run needs a person, 2 there is no run."
     )
     add = parser.add_argument
-    add("outputs", type=Path, help="the folder that holds the runs")
+    add("outputs", type=a_path, help="the folder that holds the runs")
     add("--once", action="store_true", help="print it once, as where the output is no terminal")
     add("--every", type=float, default=5, metavar="SECONDS", help="between looks (default: 5)")
     given = parser.parse_args(arguments)

@@ -8,7 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_lab import shell, sweep, terminal
 from gan_lab.distributed import env
-from gan_lab.presets import CONFIGS
+from gan_lab.presets import CONFIGS, register
+
+register()  # before Hydra composes anything
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")

@@ -154,8 +154,8 @@ class FolderImages:
 
     With `recipe` each is cropped and resized as that says; without, all must have one size as they are.
     `len` is the number of images that can be read: that of the array which training would prepare; `damaged`
-    are (name, reason) of the others. Raises UserError where there are none, where more than the share
-    `max_damaged` cannot be read, and where sizes differ.
+    are (name, reason) of the others, `listing` says which files there are. Raises UserError where there are
+    none, where more than the share `max_damaged` cannot be read, and where sizes differ.
     """
 
     def __init__(
@@ -163,13 +163,13 @@ class FolderImages:
     ) -> None:
         self.path = existing_folder(path)
         self._recipe = recipe
-        listing = list_images(self.path)
-        refuse_none(self.path, listing)
-        total = len(listing.names)
+        self.listing = list_images(self.path)
+        refuse_none(self.path, self.listing)
+        total = len(self.listing.names)
         images: list[_Image] = []
         self.damaged: list[tuple[str, str]] = []
         with Progress(f"reading {self.path}", total) as progress:
-            for found, damaged in in_order(self._examine, in_chunks(listing.names)):
+            for found, damaged in in_order(self._examine, in_chunks(self.listing.names)):
                 images += found
                 self.damaged += damaged
                 progress.update(len(found) + len(damaged))

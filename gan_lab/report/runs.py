@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from gan_lab.report.records import last_row
 from gan_lab.runs.directory import DIVERGED, FINISHED, RunDirectory
 
 UNKNOWN = "unknown"  # the state of a run whose status cannot be read
+IMAGES = "dataset.images"  # what the images are known by, as if it were a config key
 AXES = ("dataset", "arch", "norm", "init", "loss", "penalty", "optimizer")  # as labels name them
 AXIS_KEYS = tuple(f"{axis}.name" for axis in AXES)
 MARKS = ("config.yaml", "status.json", "metrics.jsonl")  # a folder with any of them is a run's
@@ -93,6 +95,10 @@ def find(root: Path) -> tuple[list[Run], list[Damaged]]:
             continue
         status = directory.read_status()
         state, reason = status.get("state", UNKNOWN), plain(str(status.get("reason", "")))
+        # Seeds of other images are no seeds of one setting; what was verified cannot differ.
+        if isinstance(images := status.get("images"), str) and config.get("dataset.verify") is not True:
+            known = {IMAGES: plain(images[:8])}
+            config, decides = config | known, decides | known
         runs.append(Run(name, directory, config, decides, state, status.get("iteration", 0), reason))
     if not runs and not damaged:
         raise UserError(f"{root} holds no run: give the folder that paths.outputs names")
@@ -105,12 +111,21 @@ def _without_copies(runs: Sequence[Run]) -> list[Run]:
     same: dict[str, list[Run]] = {}
     for run in runs:
         known = "seed" in run.identity  # else it is no config that tells runs apart
-        same.setdefault(json.dumps(run.identity, sort_keys=True) if known else run.name, []).append(run)
+        decides = {key: value for key, value in run.identity.items() if key != IMAGES}
+        same.setdefault(json.dumps(decides, sort_keys=True) if known else run.name, []).append(run)
     kept = []
-    for some in same.values():
+    for some in chain.from_iterable(map(_by_images, same.values())):
         first, *others = sorted(some, key=_how_far, reverse=True) if len(some) > 1 else some
         kept.append(dataclasses.replace(first, copies=tuple(run.name for run in others)))
     return kept
+
+
+def _by_images(runs: Sequence[Run]) -> Iterable[list[Run]]:
+    """The runs of each set of images; one whose status does not say which belongs to any."""
+    known: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: IMAGES not in run.identity):
+        known.setdefault(run.identity.get(IMAGES, next(iter(known), "")), []).append(run)
+    return known.values()
 
 
 def _how_far(run: Run) -> tuple[int, str, bool, int, int]:

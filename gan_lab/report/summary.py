@@ -69,5 +69,6 @@ def _next_commands(directory: RunDirectory, state: str) -> list[str]:
 
 
 def _without(typed: list[str], *keys: str) -> list[str]:
-    """What was typed, but for some keys and options."""
-    return [word for word in typed if "=" in word and word.partition("=")[0] not in keys]
+    """What was typed, but for some keys and for the option to sweep."""
+    kept = [word for word in typed if word not in ("-m", "--multirun")]
+    return [word for word in kept if "=" not in word or word.partition("=")[0].lstrip("+") not in keys]

@@ -9,6 +9,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
+# A choice of each axis that has none for nothing.
+SOMETHING = {
+    "arch": "dcgan", "dataset": "digits", "init": "normal", "loss": "hinge", "optimizer": "adam",
+    "tracker": "local",
+}  # fmt: skip
+
 
 def unreadable(arguments: Sequence[str]) -> str | None:
     """A sentence on the first override in a command line that cannot be read; None where all can."""
@@ -19,10 +25,14 @@ def unreadable(arguments: Sequence[str]) -> str | None:
 def chooses_nothing(arguments: Sequence[str], axes: Sequence[str]) -> str | None:
     """A sentence on the first axis that is set to null, which Hydra cannot compose; None where none is."""
     for argument in get_args_parser().parse_known_args(arguments)[0].overrides:
-        axis, _, value = argument.partition("=")
-        if axis in axes and axis != "experiment" and value in ("null", ""):
-            instead = "local" if axis == "tracker" else "none"
-            return f"{argument} chooses nothing: take one of configs/{axis}, such as {axis}={instead}"
+        axis, equals, value = argument.lstrip("+").partition("=")
+        choices = [choice.strip().lower() for choice in value.split(",")]  # of a sweep
+        if axis not in axes or not equals or not {"null", ""} & set(choices):
+            continue
+        if axis == "experiment":
+            return f"{argument} chooses nothing, as does leaving it out: do that"
+        instead = SOMETHING.get(axis, "none")
+        return f"{argument} chooses nothing: take one of configs/{axis}, such as {axis}={instead}"
     return None
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def test_an_unknown_command_is_refused_in_a_sentence(
 
 @pytest.mark.parametrize("name", program.COMMANDS)
 def test_a_line_to_type_is_of_the_kind_that_was_typed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     monkeypatch.setattr(sys, "argv", ["train.py"])
     python, script, *rest = shlex.split(shell.command(name, "my outputs", "seed=0,1"))
     assert (python, rest) == ("python", ["my outputs", "seed=0,1"])
@@ -65,3 +68,27 @@ def test_a_line_to_type_is_of_the_kind_that_was_typed(name: str, monkeypatch: py
     monkeypatch.setattr(sys, "argv", ["train.py"])
     monkeypatch.setattr(shell, "CHECKOUT", ROOT / "gan_lab")  # an installed package has no scripts
     assert shell.command(name) == f"gan-lab {name}"
+
+
+@pytest.mark.parametrize("environment", ["on PATH", "not on PATH", "another on PATH"])
+@pytest.mark.parametrize("is_program", [False, True])
+def test_a_line_to_type_works_where_it_was_typed(
+    environment: str, is_program: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In any directory, and where another Python or none is the one that the shell finds."""
+    places = {name: tmp_path / name / "bin" for name in ("ours", "another")}
+    for place in places.values():
+        place.mkdir(parents=True)
+        for name in ("python", "gan-lab"):
+            (place / name).touch(mode=0o755)
+    path = {"on PATH": "ours", "not on PATH": "", "another on PATH": "another"}[environment]
+    monkeypatch.setenv("PATH", str(places[path]) if path else str(tmp_path / "nowhere"))
+    monkeypatch.setattr(sys, "executable", str(places["ours"] / "python"))
+    monkeypatch.setattr(sys, "argv", ["gan-lab train" if is_program else "train.py"])
+    for here in (tmp_path, ROOT):
+        monkeypatch.chdir(here)
+        program, second, *rest = shlex.split(shell.command("train", "seed=0"))
+        found = shutil.which(program) or program
+        assert Path(found).resolve() == places["ours"] / ("gan-lab" if is_program else "python")
+        assert rest == ["seed=0"]
+        assert second == "train" if is_program else Path(second).resolve() == ROOT / "train.py"

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,8 @@ def test_three_commands_to_try_that_a_shell_and_hydra_understand(
 ) -> None:
     typed = ["train.py", "-m", "norm=sn", "arch.width=0.5,1", "fresh=true", "paths.outputs=my outputs"]
     monkeypatch.setattr("sys.argv", typed)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    monkeypatch.chdir(ROOT)
     tried = commands(summary(directory, state))
     assert len(tried) == 3
     assert tried[-1] == ["python", "train.py", "--help"]

@@ -75,6 +75,41 @@ def test_a_folder_with_something_in_it_is_left_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["grid.jpg", "grid.WEBP", "a.pdf", "a.svg", "a.gif", "a.npz", "a.avif", "a.heic", "a.mp4", "a.zip"],
+)
+def test_a_file_that_is_no_png_is_refused(
+    generate: Callable[..., int], finished: Path, tmp_path: Path, refused: Refused, name: str
+) -> None:
+    assert "a.png" in refused(generate(finished, "--out", tmp_path / name)).replace("grid", "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["lr0.0002", "samples.v2", "seed0-1.bssn", ".hidden"])
+def test_a_folder_may_have_a_dot_in_its_name(
+    generate: Callable[..., int], finished: Path, tmp_path: Path, name: str
+) -> None:
+    assert generate(finished, "--num", 1, "--out", tmp_path / name) == 0
+    assert [path.name for path in (tmp_path / name).iterdir()] == ["000000.png"]
+
+
+def test_a_tilde_that_the_shell_left_is_the_home(
+    generate: Callable[..., int],
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").symlink_to(finished)
+    assert generate("~/run", "--num", 1, "--out=~/grid.png") == 0
+    assert (tmp_path / "grid.png").is_file()
+    with pytest.raises(SystemExit, match=r"^2$"):
+        generate("~/run", "--out=~no-such-user/grid.png")
+    assert "names the home of nobody here" in capsys.readouterr().err
+
+
 def test_what_is_wrong_is_one_sentence_and_leaves_nothing(
     generate: Callable[..., int], finished: Path, tmp_path: Path, refused: Refused
 ) -> None:

@@ -82,7 +82,7 @@ def test_the_table_says_of_each_run_how_it_stands_and_what_to_do(
         assert line.startswith(words[0].replace("digits", "cifar10")), line
         assert all(word in line for word in words[1:]), line
     assert "2 not begun" in out
-    assert "next: python train.py -m norm=none,sn seed=0  # resumes what is not finished" in out
+    assert "train.py -m norm=none,sn seed=0  # resumes what is not finished" in out
     assert f"next: less {next(ended.outputs.glob('*/*/ssn/*'))}/train.log  # why it failed" in out
     assert f"comparison of all runs in {ended.outputs}: {ended.outputs}/report.html" in out
 
