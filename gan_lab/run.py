@@ -102,10 +102,10 @@ def _one_line(error: BaseException) -> str:
 
 def _run(config: Config, stop: StopRequest) -> Outcome:
     """The life of a run, on every rank."""
+    _refuse_unknown_tracker_keys(config)
     directory = RunDirectory(config.run_directory)
     if outcome := _ended_before(directory, config):
         return outcome
-    _refuse_unknown_tracker_keys(config)
     # Build everything first, so that configuration errors surface before anything is written.
     images, gan, evaluators = _parts(config)
     store = Store(directory, config.train.keep_every)
@@ -114,25 +114,25 @@ def _run(config: Config, stop: StopRequest) -> Outcome:
         if state:
             _refuse_other_images(config, directory, state.get("images"), images)
             _resume(gan, state, directory)
-        with stop.deferred():  # from here on a signal waits for the end of an iteration
-            start, device = gan.iteration, _devices(gan.device)
-            store.begin(
-                config.plain,
-                state,
-                lambda: _trackers(config, directory, start, gan.device, evaluators),
-                images=images,
-                seed=config.seed,
-                device=device,
-            )
-            log.info("training in %s on %s from iteration %d", directory.root, device, start)
-            ended, at_once = FAILED, False
-            try:
+        start, device = gan.iteration, _devices(gan.device)
+        ended, at_once = FAILED, False
+        try:
+            with stop.deferred():  # from here on a signal waits for the end of an iteration
+                store.begin(
+                    config.plain,
+                    state,
+                    lambda: _trackers(config, directory, start, gan.device, evaluators),
+                    images=images,
+                    seed=config.seed,
+                    device=device,
+                )
+                log.info("training in %s on %s from iteration %d", directory.root, device, start)
                 ended = _train(config, gan, store, evaluators, stop)
-            except KeyboardInterrupt:
-                at_once = True
-                raise
-            finally:
-                store.finish(ended, at_once)
+        except KeyboardInterrupt:
+            at_once = True
+            raise
+        finally:
+            store.finish(ended, at_once)  # a signal stops what a tracker waits for
     if ended != FAILED:
         return on_rank_zero(_conclude)(store, ended)
     # A rank may have failed without the others, and waits for none.

@@ -65,5 +65,7 @@ def upload(run: Run, project: str | None = None, entity: str | None = None) -> s
         tracker = WandbTracker(info, "online", **options, live=False, files=Path(files))
         tracker.finish("killed" if run.state == RUNNING else run.state)
         if not tracker.is_whole:
-            raise ConnectionError("W&B refuses further uploads: see to its quota, or `wandb login --relogin`")
+            raise ConnectionError(
+                "W&B takes no further uploads: see to its quota, or `wandb login --relogin`"
+            )
         return tracker.url

@@ -1,5 +1,6 @@
 """Weights & Biases: config, metrics and sample grids of each run, online or in offline files."""
 
+import contextlib
 import json
 import logging
 import math
@@ -17,6 +18,9 @@ from gan_lab.tracking.base import RunInfo, reason
 from gan_lab.tracking.ledger import CONSTANT, Event, Ledger, events
 
 log = logging.getLogger(__name__)
+
+# wandb's telemetry of itself prints its errors and waits at the exit for a server that is gone.
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 LOOK_TIMEOUT = 5  # seconds for the server's first sign of life
 CONNECTION_TIMEOUT = 30  # seconds to start a run there before it is kept offline
@@ -64,7 +68,7 @@ class _Relay:
     def warning(self, message: str) -> None:
         if "Fatal error while uploading" in message:
             self.refusals += 1
-            log.warning("W&B refuses further uploads. The local record is whole; %s.", LATER)
+            log.warning("W&B takes no further uploads. The local record is whole; %s.", LATER)
         else:
             log.info(message)
 
@@ -81,7 +85,7 @@ def _silence(url: str) -> str:
     except urllib.error.HTTPError:
         return ""
     except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", error)) or type(error).__name__
+        return f"cannot be reached ({getattr(error, 'reason', error)})"
     return ""
 
 
@@ -174,9 +178,9 @@ class WandbTracker:
         """The W&B run, its step metric defined; offline where the server cannot be used."""
         import wandb
 
-        server = wandb.setup().settings.base_url
-        if mode == "online" and (problem := _unusable.get(server) or _silence(server)):
-            mode = self._without(server, f"cannot be reached ({problem})")
+        self._server = wandb.setup().settings.base_url
+        if mode == "online" and (problem := _unusable.get(self._server) or _silence(self._server)):
+            mode = self._without(problem)
         try:
             run = wandb.init(mode=mode, id=self._ledger.id, **self._options)  # type: ignore[arg-type]
         except Exception as error:
@@ -184,16 +188,17 @@ class WandbTracker:
                 raise
             refused = any(f"error {status}" in str(error) for status in (401, 403))
             problem = "refuses this API key, see `wandb login --relogin`" if refused else "cannot be used"
-            mode = self._without(server, f"{problem} ({reason(error)})")
+            mode = self._without(f"{problem} ({reason(error)})")
             wandb.teardown()  # the start that failed would hold on to the run's id
             run = wandb.init(mode=mode, id=self._ledger.id, **self._options)  # type: ignore[arg-type]
+        wandb.termsetup(wandb.Settings(silent=True), _relay)  # which a start may have reset
         self._online = mode == "online"
         run.define_metric("*", step_metric="iteration")
         return run
 
-    def _without(self, server: str, problem: str) -> str:
+    def _without(self, problem: str) -> str:
         """The mode instead of online, with a warning."""
-        _unusable[server] = problem.partition("(")[2].rstrip(")") or problem
+        _unusable[self._server] = problem
         if not self._live:
             raise ConnectionError(f"W&B {problem}")
         log.warning("W&B %s: this run is kept offline; %s.", problem, LATER)
@@ -259,26 +264,35 @@ class WandbTracker:
         try:
             self._wait(0 if state == "finished" else 1)
         except KeyboardInterrupt:
+            _wait_no_more()
             log.warning("W&B's uploads were stopped; %s.", LATER)
             if not self._live:
                 raise
 
     def _wait(self, exit_code: int) -> None:
-        server = self._wandb.setup().settings.base_url
-        problem = self._online and _silence(server)
+        problem = self._online and _silence(self._server)
         if problem:
             print(
-                f"W&B cannot be reached ({problem}): waiting up to {UPLOAD_TIMEOUT} s, Ctrl-C stops that",
+                f"W&B {problem}: waiting up to {UPLOAD_TIMEOUT} s, Ctrl-C stops that",
                 file=sys.stderr,
                 flush=True,
             )
         try:
             self._run.finish(exit_code=exit_code)
         except TimeoutError as error:
-            _unusable[server] = problem or "its uploads took too long"
+            _wait_no_more()
+            _unusable[self._server] = problem or f"took no uploads ({reason(error)})"
             if not self._live:
                 raise
-            log.warning("W&B did not take all in %d s (%s); %s.", UPLOAD_TIMEOUT, reason(error), LATER)
+            log.warning("W&B did not take all in %d s; %s.", UPLOAD_TIMEOUT, LATER)
+
+
+def _wait_no_more() -> None:
+    """Exit without wandb's own process, which tries on and would be waited for; it ends with this one."""
+    import wandb
+
+    with contextlib.suppress(Exception):  # wandb has no public way
+        wandb.setup().assert_service()._cleanup()
 
 
 def _set_aside(folder: Path) -> None:

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -19,6 +21,9 @@ from wandb.sdk.lib import wbauth
 from wandb_server import KEY, StoredRun, WandbServer, serving
 
 from gan_lab.commands.sync_wandb import main as sync
+from gan_lab.config import compose, load
+from gan_lab.run import run, run_info
+from gan_lab.runs.directory import RunDirectory
 from gan_lab.runs.history import History
 from gan_lab.tracking import jsonl
 from gan_lab.tracking import wandb as tracking
@@ -191,12 +196,12 @@ def test_whatever_happened_to_wandb_s_files(server: WandbServer, tmp_path: Path)
 
 
 def test_a_refusal_in_the_middle_is_said_and_mended(
-    server: WandbServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    server: WandbServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = make_run(tmp_path / "outputs", rows=8)
     server.fault = lambda kind, body: 401 if kind == "stream" else None
     assert sync([str(tmp_path / "outputs")]) == 2
-    assert "refuses further uploads" in caplog.text
+    assert "takes no further uploads" in caplog.text
     server.fault = lambda kind, body: None
     assert sync([str(tmp_path / "outputs")]) == 0
     assert_agrees(only(server), folder, exact=True)
@@ -224,17 +229,59 @@ def test_a_server_that_failed_once_is_asked_no_more(
     assert list(tracking._unusable) == [server.url]
 
 
-def test_ctrl_c_in_the_last_wait_makes_nothing_fail(
-    server: WandbServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_ctrl_c_in_the_last_wait_leaves_a_finished_run_finished(
+    server: WandbServer, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish = wandb.Run.finish
+    wait = tracking.WandbTracker._wait
 
-    def stopped(run: wandb.Run, exit_code: int | None = None) -> None:
-        monkeypatch.setattr(wandb.Run, "finish", finish)
-        raise KeyboardInterrupt
+    def stopped(self: tracking.WandbTracker, exit_code: int) -> None:
+        monkeypatch.setattr(tracking.WandbTracker, "_wait", wait)
+        wait(self, exit_code)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the signal was not heard")
 
-    monkeypatch.setattr(wandb.Run, "finish", stopped)
-    folder = make_run(tmp_path / "outputs", rows=4)
-    info = tracking.RunInfo(folder, "id", "name", {}, 10**6)
-    tracking.WandbTracker(info, "online").finish("finished")
-    assert "sync_wandb.py" in caplog.text
+    monkeypatch.setattr(tracking.WandbTracker, "_wait", stopped)
+    cfg = compose([*tiny, "tracker=wandb", "tracker.mode=online", "train.iterations=5"])
+    assert run(cfg).exit_status == 0
+    directory = load(cfg).run_directory
+    assert json.loads((directory / "status.json").read_text())["state"] == "finished"
+    assert sync([str(directory)]) == 0
+    assert_agrees(only(server), directory)
+
+
+@pytest.mark.parametrize("key", ["+tracker.foo=1", "tracker=tensorboard +tracker.project=x"])
+def test_an_unknown_key_is_refused(tiny: list[str], key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(compose([*tiny, "tracker=wandb", *key.split()])).exit_status == 2
+    assert f"{key.split()[-1].partition('=')[0][1:]} is no key of this tracker" in capsys.readouterr().err
+
+
+def test_the_environment_s_variables_are_defaults(
+    server: WandbServer, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PROJECT", "RUN_GROUP", "TAGS", "NAME", "JOB_TYPE", "NOTES"):
+        monkeypatch.setenv(f"WANDB_{name}", f"my-{name.lower()}")
+    cfg = compose([*tiny, "tracker=wandb", "tracker.mode=online", "train.iterations=5", "tracker.notes=said"])
+    assert run(cfg).exit_status == 0
+    facts = only(server).facts
+    assert [facts[name] for name in ("project", "groupName", "tags", "displayName", "jobType", "notes")] == [
+        "my-project", "my-run_group", ["my-tags"], "my-name", "my-job_type", "said",
+    ]  # fmt: skip
+    status = json.loads((load(cfg).run_directory / "status.json").read_text())
+    assert status["url"] == f"{server.url}/someone/my-project/runs/{only(server).id}"
+
+
+def test_groups_hold_what_differs_by_the_seed_only(tmp_path: Path) -> None:
+    def group(*overrides: str) -> str:
+        config = load(compose(["experiment=tiny", f"paths.outputs={tmp_path}", *overrides]))
+        return run_info(config, RunDirectory(config.run_directory), 0).group
+
+    assert group("seed=0") == group("seed=1")
+    others = (
+        "optimizer.d_lr=0.5",
+        "loss=wasserstein",
+        "arch.width=0.5",
+        "norm.scale=3",
+        "train.batch_size=7",
+    )
+    assert len({group(), *map(group, others)}) == 1 + len(others)
+    assert group().startswith("digits-dcgan-bssn-")
