@@ -15,6 +15,7 @@ COMMANDS = {
     "prepare-data": "make a dataset's array before training",
     "audit-norms": "every layer's sigma next to its exact value",
     "sweep-status": "how a sweep stands, live",
+    "sync-wandb": "all runs of a folder to W&B, from their local records",
 }
 
 

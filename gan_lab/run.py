@@ -2,6 +2,9 @@
 
 import contextlib
 import dataclasses
+import hashlib
+import inspect
+import json
 import logging
 import math
 import sys
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from gan_lab import build
@@ -43,6 +47,8 @@ from gan_lab.training.loop import Interrupted, train
 from gan_lab.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
+
+TRACKERS = ("wandb", "tensorboard", "local")  # names of choices, and of no run
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,7 @@ def _one_line(error: BaseException) -> str:
 
 def _run(config: Config, stop: StopRequest) -> Outcome:
     """The life of a run, on every rank."""
+    _refuse_unknown_tracker_keys(config)
     directory = RunDirectory(config.run_directory)
     if outcome := _ended_before(directory, config):
         return outcome
@@ -107,25 +114,25 @@ def _run(config: Config, stop: StopRequest) -> Outcome:
         if state:
             _refuse_other_images(config, directory, state.get("images"), images)
             _resume(gan, state, directory)
-        with stop.deferred():  # from here on a signal waits for the end of an iteration
-            start, device = gan.iteration, _devices(gan.device)
-            store.begin(
-                config.plain,
-                state,
-                lambda: _trackers(config, directory, start, gan.device, evaluators),
-                images=images,
-                seed=config.seed,
-                device=device,
-            )
-            log.info("training in %s on %s from iteration %d", directory.root, device, start)
-            ended, at_once = FAILED, False
-            try:
+        start, device = gan.iteration, _devices(gan.device)
+        ended, at_once = FAILED, False
+        try:
+            with stop.deferred():  # from here on a signal waits for the end of an iteration
+                store.begin(
+                    config.plain,
+                    state,
+                    lambda: _trackers(config, directory, start, gan.device, evaluators),
+                    images=images,
+                    seed=config.seed,
+                    device=device,
+                )
+                log.info("training in %s on %s from iteration %d", directory.root, device, start)
                 ended = _train(config, gan, store, evaluators, stop)
-            except KeyboardInterrupt:
-                at_once = True
-                raise
-            finally:
-                store.finish(ended, at_once)
+        except KeyboardInterrupt:
+            at_once = True
+            raise
+        finally:
+            store.finish(ended, at_once)  # a signal stops what a tracker waits for
     if ended != FAILED:
         return on_rank_zero(_conclude)(store, ended)
     # A rank may have failed without the others, and waits for none.
@@ -204,11 +211,41 @@ def _trackers(
             print(line, flush=True)
     trackers: list[Tracker] = []
     if config.tracker.mode != "disabled":
-        unique = f"{config.dataset.name}-{config.run_id}-{config.seed}"
-        info = RunInfo(directory.root, unique, "/".join(directory.root.parts[-4:]), config.plain, start)
-        node = config.plain["tracker"]
-        trackers.append(Guarded(config.tracker.name, lambda: build.build(node, "tracker", run=info)))
+        info, node = run_info(config, directory, start), config.plain["tracker"]
+        title = node["_target_"].rpartition(".")[2].removesuffix("Tracker")
+        trackers.append(Guarded(title, lambda: build.build(node, "tracker", run=info)))
     return [*trackers, Console(start, config.train.iterations)]  # whose clock starts when the others are up
+
+
+def run_info(config: Config, directory: RunDirectory, iteration: int) -> RunInfo:
+    """What a tracker is told of a run whose records up to an iteration count."""
+    unique = f"{config.dataset.name}-{config.run_id}-{config.seed}"
+    settings = {key: value for key, value in config.identity().items() if key != "seed"}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    axes = (config.dataset, config.arch, config.norm)
+    group = "-".join([*(axis.name for axis in axes), f"{config.norm.scale:g}", digest])
+    given = config.tracker.name
+    name = "/".join(directory.root.parts[-4:]) if given in TRACKERS else given
+    return RunInfo(directory.root, unique, name, config.plain, iteration, group)
+
+
+def _refuse_unknown_tracker_keys(config: Config) -> None:
+    node = config.plain["tracker"]
+    if config.tracker.mode == "disabled":
+        return
+    if not node.get("_target_"):
+        raise UserError(
+            f"tracker={config.tracker.name} has no mode {config.tracker.mode}: take tracker=wandb"
+        )
+    try:
+        known = inspect.signature(get_object(node["_target_"])).parameters
+    except (ImportError, ValueError, TypeError) as error:
+        raise UserError(f"tracker._target_ cannot be used ({_one_line(error)}): give another") from error
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    for key in node.keys() - known.keys() - {"name", "_target_"}:
+        choices = ", ".join(sorted(known.keys() - {"run", "live", "files"}))
+        raise UserError(f"tracker.{key} is no key of this tracker: take one of {choices}")
 
 
 def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluator], stop: StopRequest) -> str:

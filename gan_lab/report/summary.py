@@ -38,7 +38,7 @@ def summary(directory: RunDirectory, state: str, history: History, was_before: b
     }
     lines += [f"  {name:<24} {path}" for name, path in files.items() if path.exists()]
     if any(root.glob("wandb/offline-run-*")):
-        lines.append(f"  {'W&B (upload)':<24} wandb sync {shlex.quote(str(root))}/wandb/offline-run-*")
+        lines.append(f"  {'W&B (upload)':<24} {shell.command('sync-wandb', str(root))}")
     lines += ["", "next:", *_next_commands(directory, state), ""]
     return "\n".join(lines)
 

@@ -1,13 +1,13 @@
-"""The page's sections as a W&B report, for runs that W&B has (`wandb sync` uploads offline ones)."""
+"""The page's sections as a W&B report, for runs that W&B has (scripts/sync_wandb.py uploads them)."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from gan_lab.errors import UserError
 from gan_lab.report import records
-from gan_lab.report.comparison import Table, is_better_low, metrics
+from gan_lab.report.comparison import Table, metrics
 from gan_lab.report.runs import Run, settings
-from gan_lab.report.sections import SCALE, TARGETS, Chart, Section, layers, sections
+from gan_lab.report.sections import SCALE, Chart, Section, layers, sections
 from gan_lab.report.swept import swept
 from gan_lab.report.tables import as_markdown
 
@@ -30,14 +30,13 @@ def build(
         ) from error
     keys = settings(runs) if by is None else by
     names = list(dict.fromkeys(name for run in runs for name in records.glimpse(run.directory.metrics)))
-    chosen = "Metric('Name') in " + repr(["/".join(run.directory.root.parts[-4:]) for run in runs])
+    chosen = f"Metric('Name') in {_names(runs)!r}"
 
     def over_iterations(chart: Chart, layer: str = "") -> Any:
         beside = [chart.bound] if chart.bound else []
-        beside += TARGETS.values() if chart.targets else []
         return wr.LinePlot(
             title=f"{layer}: {chart.title}" if layer else chart.title,
-            x="Step",
+            x="iteration",
             title_x="iteration",
             y=[prefix + layer for prefix in (chart.metric, *beside)],
             log_y=bool(chart.log),
@@ -47,8 +46,7 @@ def build(
         )
 
     def against(chart: Chart) -> Any:
-        last = f"{chart.metric}.last" if is_better_low(chart.metric) else chart.metric
-        return wr.ScatterPlot(title=chart.title, x=wr.Config(over[0]), y=wr.SummaryMetric(last))
+        return wr.ScatterPlot(title=chart.title, x=wr.Config(over[0]), y=wr.SummaryMetric(chart.metric))
 
     def grid(panels: Sequence[Any], columns: int) -> Any:
         width = WIDTH // columns
@@ -84,6 +82,11 @@ def build(
     return wr.Report(project=project, entity=entity, title="Runs side by side", blocks=blocks, width="fluid")
 
 
+def _names(runs: Sequence[Run]) -> list[str]:
+    """What W&B calls them."""
+    return ["/".join(run.directory.root.parts[-4:]) for run in runs]
+
+
 def save(target: str, runs: Sequence[Run], tables: Sequence[Table], by: Sequence[str] | None) -> str:
     """Write the report to W&B, in `project` or `entity/project`; returns its URL, raises UserError."""
     import wandb
@@ -92,7 +95,13 @@ def save(target: str, runs: Sequence[Run], tables: Sequence[Table], by: Sequence
     try:
         if not wandb.login(prompt=False):
             raise UserError("nobody is logged in to W&B: run `wandb login` first")
-        report = build(project, runs, tables, by, entity or wandb.Api().default_entity or "")
+        api = wandb.Api()
+        entity = entity or api.default_entity or ""
+        if not len(api.runs(f"{entity}/{project}", filters={"display_name": {"$in": _names(runs)}})):
+            raise UserError(
+                f"{target} holds none of these runs: bring them there with `python scripts/sync_wandb.py`"
+            )
+        report = build(project, runs, tables, by, entity)
         report.save()
     except UserError:
         raise

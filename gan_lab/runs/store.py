@@ -100,6 +100,8 @@ class Store:
         for row in read(self.directory.metrics):
             self.history.add(row)
         self._sinks += trackers()
+        if url := next(filter(None, (getattr(sink, "url", "") for sink in self._sinks)), ""):
+            self._facts = {**facts, "url": url}
 
     @on_rank_zero
     def log(self, iteration: int, row: Mapping[str, float]) -> None:

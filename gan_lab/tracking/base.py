@@ -18,6 +18,7 @@ class RunInfo:
     name: str
     config: Mapping[str, Any]
     iteration: int  # the last one that counts; later records are of a lost continuation
+    group: str = ""  # the same for all runs that differ by their seed only
 
 
 class Tracker(Protocol):
@@ -68,6 +69,11 @@ class Guarded:
         if self._tracker:
             tracker = self._tracker
             self._try(lambda: tracker.finish(state))
+
+    @property
+    def url(self) -> str:
+        """Where the run can be looked at; empty where there is no such place."""
+        return str(getattr(self._tracker, "url", None) or "")
 
 
 class Trackers:

@@ -1,19 +1,35 @@
 """Weights & Biases: config, metrics and sample grids of each run, online or in offline files."""
 
+import contextlib
+import json
 import logging
+import math
 import os
 import secrets
+import sys
+import urllib.error
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gan_lab.files import write_text
+from gan_lab.runs.history import History
 from gan_lab.tracking.base import RunInfo, reason
+from gan_lab.tracking.ledger import CONSTANT, Event, Ledger, events
 
 log = logging.getLogger(__name__)
 
-CONNECTION_TIMEOUT = 30  # seconds to reach the server before the run is kept offline
-UPLOAD_TIMEOUT = 120  # seconds, at a run's end, for what is not uploaded yet; `wandb sync` uploads the rest
+# wandb's telemetry of itself prints its errors and waits at the exit for a server that is gone.
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+
+LOOK_TIMEOUT = 5  # seconds for the server's first sign of life
+CONNECTION_TIMEOUT = 30  # seconds to start a run there before it is kept offline
+UPLOAD_TIMEOUT = 120  # seconds, at a run's end, for what is not uploaded yet
+LEDGER = "wandb-sent.txt"
+AXES = ("dataset", "arch", "norm", "loss", "optimizer")
+LATER = "scripts/sync_wandb.py uploads what is missing"
+
+_unusable: dict[str, str] = {}  # servers that failed this process once, and why: no other run waits for them
 
 
 def effective_mode(mode: str) -> str:
@@ -29,6 +45,7 @@ def effective_mode(mode: str) -> str:
     if mode != "auto":
         settings.mode = mode
     configured = wandb.setup(settings).settings.mode
+    wandb.termsetup(settings, _relay)
     if configured != "online":
         return configured
     try:
@@ -40,10 +57,47 @@ def effective_mode(mode: str) -> str:
     return "offline" if problem else "online"
 
 
-class WandbTracker:
-    """One W&B run for one training run, in the run directory, continued when the run is resumed.
+class _Relay:
+    """What wandb would print goes to the run's log, and that its uploads have stopped to the terminal too."""
 
-    W&B's steps are iterations, so a resumed run appends what is new: it drops steps that it has already.
+    refusals = 0
+
+    def info(self, message: str) -> None:
+        log.debug(message)
+
+    def warning(self, message: str) -> None:
+        if "Fatal error while uploading" in message:
+            self.refusals += 1
+            log.warning("W&B takes no further uploads. The local record is whole; %s.", LATER)
+        else:
+            log.info(message)
+
+    error = warning
+
+
+_relay = _Relay()
+
+
+def _silence(url: str) -> str:
+    """Why a server gives no sign of life; empty where it answers anything at all."""
+    try:
+        urllib.request.urlopen(f"{url}/healthz", timeout=LOOK_TIMEOUT).close()
+    except urllib.error.HTTPError:
+        return ""
+    except (OSError, ValueError) as error:
+        return f"cannot be reached ({getattr(error, 'reason', error)})"
+    return ""
+
+
+class WandbTracker:
+    """One W&B run for one training run. The local record is the truth, and W&B is made to agree with it.
+
+    Online, all that the record holds and W&B lacks is logged first, whatever was killed, offline or refused
+    before; an offline directory holds the record from its beginning. W&B's own steps only count what was
+    logged: the x-axis of everything is `iteration`. A W&B run that contradicts the record is tagged
+    `abandoned`, and another takes its place.
+
+    `live` is false where a record is uploaded after its training, with W&B's files in `files`.
     """
 
     def __init__(
@@ -53,20 +107,33 @@ class WandbTracker:
         project: str = "gan-lab",
         entity: str | None = None,
         group: str | None = None,
-        tags: Sequence[str] = (),
+        tags: Sequence[str] | str | None = None,
+        notes: str | None = None,
+        job_type: str = "train",
+        live: bool = True,
+        files: Path | None = None,
     ) -> None:
         import wandb
 
         wandb.finish(exit_code=1)  # a run of this process that failed may still be open
-        options: dict[str, Any] = {
-            "id": _wandb_id(run),
+        if tags is None:
+            tags = [run.config[axis]["name"] for axis in AXES if axis in run.config]
+        self._info, self._live, self._wandb = run, live, wandb
+        self._history = History()
+        self._summary: dict[str, Any] = {}
+        self._refusals = _relay.refusals
+        self._has: set[str] = set()  # keys of what W&B has, or has been given
+        agent = os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID")
+        self._ledger = Ledger(run.directory / LEDGER, run.id, (live and agent) or "")
+        self._options: dict[str, Any] = {
             "name": run.name,
-            "dir": str(run.directory),
+            "dir": str(files or run.directory),
             "project": project,
             "entity": entity,
-            "group": group,
-            "job_type": "train",
-            "tags": list(tags),
+            "group": group or run.group or None,
+            "job_type": job_type,
+            "tags": tags.split(",") if isinstance(tags, str) else list(tags),
+            "notes": notes,
             "config": dict(run.config),
             "resume": "allow",
             "settings": wandb.Settings(
@@ -78,37 +145,158 @@ class WandbTracker:
                 finish_timeout_raises=True,
             ),
         }
-        self._image = wandb.Image
-        mode = effective_mode(mode)
+        self._start(effective_mode(mode))
+        self.url = self._run.url if self._online else ""
+        if self.url and live:
+            print(f"W&B: {self.url}", flush=True)
+
+    # --- start
+
+    def _start(self, mode: str) -> None:
+        _set_aside(self._info.directory / "wandb")  # this start logs what they hold
+        self._run = self._open(mode)
+        record = list(
+            events(
+                self._info.directory / "metrics.jsonl", self._info.directory / "samples", self._info.iteration
+            )
+        )
+        if self._online:
+            has = self._ledger.agree(
+                self._run.starting_step, (event.key for event in record), self._info.iteration
+            )
+            if has is None:
+                log.warning("W&B has other rows of this run than its record: it gets a new run there.")
+                self._run.tags = (*self._run.tags, "abandoned")
+                self._run.finish(exit_code=1)
+                self._ledger.start_over()
+                self._run, has = self._open(mode), set()
+            self._has = has
+        for event in record:
+            self._log(event)
+
+    def _open(self, mode: str) -> Any:
+        """The W&B run, its step metric defined; offline where the server cannot be used."""
+        import wandb
+
+        self._server = wandb.setup().settings.base_url
+        if mode == "online" and (problem := _unusable.get(self._server) or _silence(self._server)):
+            mode = self._without(problem)
         try:
-            self._run = wandb.init(mode=mode, **options)  # type: ignore[arg-type]
+            run = wandb.init(mode=mode, id=self._ledger.id, **self._options)  # type: ignore[arg-type]
         except Exception as error:
             if mode != "online":
                 raise
-            log.warning("W&B cannot be reached (%s): this run is kept offline.", reason(error))
+            refused = any(f"error {status}" in str(error) for status in (401, 403))
+            problem = "refuses this API key, see `wandb login --relogin`" if refused else "cannot be used"
+            mode = self._without(f"{problem} ({reason(error)})")
             wandb.teardown()  # the start that failed would hold on to the run's id
-            self._run = wandb.init(mode="offline", **options)
-        self._run.define_metric("metric/fid*", summary="min,last")
+            run = wandb.init(mode=mode, id=self._ledger.id, **self._options)  # type: ignore[arg-type]
+        wandb.termsetup(wandb.Settings(silent=True), _relay)  # which a start may have reset
+        self._online = mode == "online"
+        run.define_metric("*", step_metric="iteration")
+        return run
+
+    def _without(self, problem: str) -> str:
+        """The mode instead of online, with a warning."""
+        _unusable[self._server] = problem
+        if not self._live:
+            raise ConnectionError(f"W&B {problem}")
+        log.warning("W&B %s: this run is kept offline; %s.", problem, LATER)
+        return "offline"
+
+    # --- what is logged
 
     def log(self, iteration: int, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=iteration)
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._log(Event(iteration, finite))
 
     def log_samples(self, iteration: int, grid: Path) -> None:
-        self._run.log({"samples": self._image(str(grid))}, step=iteration)
+        self._log(Event(iteration, grid=grid))
+
+    def _log(self, event: Event) -> None:
+        row = {name: math.nan if value is None else value for name, value in event.values.items()}
+        self._history.add({"iteration": event.iteration, **event.values})
+        curves = {name: value for name, value in row.items() if not CONSTANT.match(name)}
+        figures = {name: seen.last for name, seen in self._history.metrics.items()} | self._best()
+        before = self._summary
+        self._summary = {**before, **row, **figures}
+        if event.key not in self._has and (curves or event.grid):
+            self._has.add(event.key)
+            if self._online:
+                self._ledger.add(event.key)
+            picture = {"samples": self._wandb.Image(str(event.grid))} if event.grid else {}
+            self._run.log({"iteration": event.iteration, **curves, **picture})
+        changed = {k: v for k, v in self._summary.items() if k not in curves and before.get(k) != v}
+        if changed or any(name.startswith("metric/") for name in curves):
+            self._run.summary.update(changed | figures)
+
+    def _best(self) -> dict[str, float]:
+        """The least FID and KID and the highest IS of the whole record: `best/fid`, `best/is_digits_mean`."""
+        best = {}
+        for name, seen in self._history.metrics.items():
+            kind = name.removeprefix("metric/")
+            if kind.startswith(("fid", "kid")) and not kind.endswith("_std"):
+                best[f"best/{kind}"] = seen.least
+            elif kind.startswith("is_") and not kind.endswith("_std"):
+                best[f"best/{kind}"] = seen.most
+        return best
+
+    # --- the end
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was refused so far."""
+        return _relay.refusals == self._refusals
 
     def finish(self, state: str) -> None:
-        self._run.summary["state"] = state
-        self._run.finish(exit_code=0 if state == "finished" else 1)
+        try:
+            status = json.loads((self._info.directory / "status.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            status = {}
+        known = {"python", "torch", "gan_lab", "git_revision", "device"} & status.keys()
+        self._run.config.update({name: status[name] for name in known}, allow_val_change=True)
+        why = str(status.get("reason") or "")
+        self._run.summary.update(self._summary | {"state": state, "reason": why})
+        if state == "interrupted":
+            self._run.mark_preempting()
+        if state == "diverged" and self._live and self._online:
+            self._run.alert(f"{self._info.name} diverged", why or state, level="ERROR")
+        try:
+            self._wait(0 if state == "finished" else 1)
+        except KeyboardInterrupt:
+            _wait_no_more()
+            log.warning("W&B's uploads were stopped; %s.", LATER)
+            if not self._live:
+                raise
+
+    def _wait(self, exit_code: int) -> None:
+        problem = self._online and _silence(self._server)
+        if problem:
+            print(
+                f"W&B {problem}: waiting up to {UPLOAD_TIMEOUT} s, Ctrl-C stops that",
+                file=sys.stderr,
+                flush=True,
+            )
+        try:
+            self._run.finish(exit_code=exit_code)
+        except TimeoutError as error:
+            _wait_no_more()
+            _unusable[self._server] = problem or f"took no uploads ({reason(error)})"
+            if not self._live:
+                raise
+            log.warning("W&B did not take all in %d s; %s.", UPLOAD_TIMEOUT, LATER)
 
 
-def _wandb_id(run: RunInfo) -> str:
-    """The run's id in W&B, kept in its directory: a run that is started over, or elsewhere, has another.
+def _wait_no_more() -> None:
+    """Exit without wandb's own process, which tries on and would be waited for; it ends with this one."""
+    import wandb
 
-    One that an agent of a W&B sweep starts has the id that the sweep gave it.
-    """
-    path = run.directory / "wandb" / "id.txt"
-    if os.environ.get("WANDB_SWEEP_ID") and (given := os.environ.get("WANDB_RUN_ID")):
-        write_text(path, f"{given}\n")
-    elif not path.exists():
-        write_text(path, f"{run.id}-{secrets.token_hex(3)}\n")
-    return path.read_text(encoding="utf-8").strip()
+    with contextlib.suppress(Exception):  # wandb has no public way
+        wandb.setup().assert_service()._cleanup()
+
+
+def _set_aside(folder: Path) -> None:
+    """Move offline directories to `superseded/`: `wandb sync` would log what they hold a second time."""
+    for old in folder.glob("offline-run-*"):  # named by the second, so that two may be called alike
+        (folder / "superseded").mkdir(exist_ok=True)
+        old.rename(folder / "superseded" / f"{old.name}-{secrets.token_hex(3)}")

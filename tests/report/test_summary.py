@@ -136,10 +136,10 @@ def test_the_reason_and_that_it_was_before(directory: RunDirectory) -> None:
 
 
 def test_offline_wandb_files_are_to_be_uploaded(directory: RunDirectory) -> None:
-    assert "wandb sync" not in summary(directory, "finished")
+    assert "sync_wandb" not in summary(directory, "finished")
     (directory.root / "wandb" / "offline-run-1").mkdir(parents=True)
-    (line,) = re.findall(r"wandb sync .*", summary(directory, "finished"))
-    assert shlex.split(line)[2] == f"{directory.root}/wandb/offline-run-*"
+    (line,) = re.findall(r"python scripts/sync_wandb.py .*", summary(directory, "finished"))
+    assert shlex.split(line)[2] == str(directory.root)
 
 
 def test_a_run_that_recorded_nothing_has_a_summary(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""All runs of a folder to W&B, from their local records only."""
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from gan_lab.config import of_plain
+from gan_lab.errors import UserError
+from gan_lab.report.runs import Run, find
+from gan_lab.run import run_info
+from gan_lab.runs.directory import RUNNING
+from gan_lab.runs.lock import RunLock
+from gan_lab.tracking.wandb import WandbTracker, effective_mode
+
+KEYS = ("project", "entity", "group", "tags", "notes", "job_type")  # what a run's own config says of W&B
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description="All runs of a folder to W&B, from their local records only, as often as one likes. "
+        "Exit status: 0 all are there, 1 some are not, 2 the server cannot be used or there is no run."
+    )
+    parser.add_argument("outputs", type=Path, help="the folder that holds the runs")
+    parser.add_argument("--project", help="another than the runs' own (default: gan-lab)")
+    parser.add_argument("--entity", help="another than the runs' own")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    failed = 0
+    try:
+        runs, damaged = find(given.outputs)
+        if effective_mode("online") != "online":
+            raise UserError("W&B cannot be used: see `wandb login`, and the variable WANDB_MODE")
+        for trouble in damaged:
+            failed += 1
+            print(f"damaged: {trouble.name}: {trouble.reason}", file=sys.stderr)
+        for run in runs:
+            try:
+                print(f"{run.name}: {upload(run, given.project, given.entity)}", flush=True)
+            except UserError as error:
+                failed += 1
+                print(f"error: {run.name}: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:  # the same would happen to every run that follows
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return int(failed > 0)
+
+
+def upload(run: Run, project: str | None = None, entity: str | None = None) -> str:
+    """Make W&B agree with the record of a run that nobody trains; returns its URL, raises UserError."""
+    directory = run.directory
+    with RunLock(directory.lock), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as files:
+        config = of_plain(directory.read_config())
+        options: dict[str, Any] = {}
+        node = config.plain["tracker"]
+        if str(node.get("_target_")).endswith(WandbTracker.__name__):
+            options = {key: node[key] for key in KEYS if node.get(key)}
+        elif os.environ.get("WANDB_PROJECT"):
+            options = {"project": os.environ["WANDB_PROJECT"]}
+        options |= {key: value for key, value in (("project", project), ("entity", entity)) if value}
+        info = run_info(config, directory, sys.maxsize)
+        tracker = WandbTracker(info, "online", **options, live=False, files=Path(files))
+        tracker.finish("killed" if run.state == RUNNING else run.state)
+        if not tracker.is_whole:
+            raise ConnectionError(
+                "W&B takes no further uploads: see to its quota, or `wandb login --relogin`"
+            )
+        return tracker.url

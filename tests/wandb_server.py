@@ -1,0 +1,194 @@
+"""A stand-in for W&B's server, on the loopback address: keeps what the client sends, and fails on command.
+
+It knows the few questions that a run asks (GraphQL: who am I, create or find a run, how far is it; file
+streams by offset; uploads of files) and answers nothing to the others.
+"""
+
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+KEY = "0123456789abcdef" * 2 + "01234567"  # of the right form, and nobody's
+
+
+@dataclass
+class StoredRun:
+    """One run as the server has it."""
+
+    id: str
+    facts: dict[str, Any] = field(default_factory=dict)  # displayName, groupName, tags, config, ...
+    history: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    exit_code: int | None = None
+    preempting: bool = False
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows without W&B's own columns (of a picture: its path), in the order of their steps."""
+        assert [row["_step"] for row in self.history] == list(range(len(self.history)))
+        return [{k: v for k, v in row.items() if not k.startswith("_")} for row in self.history]
+
+
+Fault = Callable[[str, str], int | None]  # (kind of request, its body) -> HTTP status of the refusal, or None
+
+
+class WandbServer:
+    """The runs by their ids; `fault` may refuse any request, and `asked` lists the kinds that came."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, StoredRun] = {}
+        self.alerts: list[dict[str, Any]] = []
+        self.asked: list[str] = []
+        self.fault: Fault = lambda kind, body: None
+        self.lock = threading.Lock()
+        server = self
+
+        class Handler(_Handler):
+            at = server
+
+        self._http = _Quiet(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    def run(self, variables: dict[str, Any]) -> StoredRun:
+        name = variables.get("name") or variables.get("run") or variables.get("runName")
+        return self.runs.setdefault(str(name), StoredRun(str(name)))
+
+    # --- what the client asks
+
+    def graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        entity = {"id": "ZW50", "name": "someone"}
+        if "upsertBucket" in query:
+            inserted = variables.get("name") not in self.runs
+            run = self.run(variables)
+            run.facts |= {k: v for k, v in variables.items() if v is not None}
+            project = {"id": "cHJv", "name": variables.get("project") or "lab", "entity": entity}
+            bucket = {"id": run.id, "name": run.id, "displayName": run.facts.get("displayName")}
+            bucket |= {"project": project, "historyLineCount": len(run.history), "config": "{}"}
+            return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
+        if "RunResumeStatus" in query:
+            known = self.runs.get(variables["name"])
+            return {
+                "model": {"id": "bW9k", "name": "lab", "entity": entity, "bucket": known and _tail(known)}
+            }
+        if "createRunFiles" in query:
+            run = self.run(variables)
+            files = [{"name": n, "uploadUrl": f"{self.url}/put/{run.id}/{n}"} for n in variables["files"]]
+            return {"createRunFiles": {"runID": run.id, "uploadHeaders": [], "files": files}}
+        if "notifyScriptableRunAlert" in query:
+            self.alerts.append(variables)
+            return {"notifyScriptableRunAlert": {"success": True}}
+        if "viewer" in query:
+            teams = {"edges": []}
+            return {
+                "viewer": {
+                    "id": "dQ==",
+                    "username": "someone",
+                    "entity": "someone",
+                    "teams": teams,
+                    "flags": "{}",
+                }
+            }
+        return {}
+
+    def stream(self, run: StoredRun, body: dict[str, Any]) -> None:
+        for name, part in (body.get("files") or {}).items():
+            lines = [json.loads(line) for line in part["content"]]
+            if name == "wandb-history.jsonl":
+                at = part["offset"]
+                assert at <= len(run.history), "a gap in the history"
+                run.history[at : at + len(lines)] = lines
+            elif name == "wandb-summary.json":
+                run.summary = lines[-1]
+        run.preempting = run.preempting or bool(body.get("preempting"))
+        if body.get("complete"):
+            run.exit_code = body["exitcode"]
+
+
+def _tail(run: StoredRun) -> dict[str, Any]:
+    """What a client that resumes a run is told."""
+    return {
+        "id": run.id,
+        "name": run.id,
+        "displayName": run.facts.get("displayName"),
+        "historyLineCount": len(run.history),
+        "eventsLineCount": 0,
+        "logLineCount": 0,
+        "historyTail": json.dumps([json.dumps(row) for row in run.history[-1:]]),
+        "eventsTail": "[]",
+        "summaryMetrics": json.dumps(run.summary),
+        "config": run.facts.get("config") or "{}",
+        "tags": run.facts.get("tags") or [],
+        "wandbConfig": '{"t": 1}',
+    }
+
+
+class _Quiet(ThreadingHTTPServer):
+    def handle_error(self, request: Any, address: Any) -> None:
+        """A client that was killed is no error; what is wrong with a request is one."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    at: WandbServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        """Nobody reads it."""
+
+    def _answer(self, status: int, content: Any = None) -> None:
+        body = json.dumps(content or {}).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        self.do_POST()
+
+    def do_PUT(self) -> None:
+        self.do_POST()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        part = self.path.strip("/").split("/")
+        kind = {"graphql": "graphql", "files": "stream", "put": "upload"}.get(part[0], "look")
+        with self.at.lock:
+            text = body.decode(errors="replace")
+            self.at.asked.append(kind)
+            if status := self.at.fault(kind, text):
+                return self._answer(status, {"error": "on command"})
+            if kind == "graphql":
+                asked = json.loads(body)
+                return self._answer(
+                    200, {"data": self.at.graphql(asked["query"], asked.get("variables") or {})}
+                )
+            if kind == "stream":  # files/<entity>/<project>/<run>/file_stream
+                self.at.stream(self.at.runs[part[3]], json.loads(body))
+            if kind == "upload":
+                self.at.runs[part[1]].files["/".join(part[2:])] = body
+            return self._answer(200)
+
+
+@contextmanager
+def serving() -> Iterator[WandbServer]:
+    server = WandbServer()
+    try:
+        yield server
+    finally:
+        server.close()
