@@ -8,9 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_lab import shell, sweep, terminal
 from gan_lab.distributed import env
-from gan_lab.presets import CONFIGS, register
-
-register()  # before Hydra composes anything
+from gan_lab.presets import CONFIGS
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
