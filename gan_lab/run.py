@@ -35,11 +35,11 @@ from gan_lab.runs.directory import (
     WRONG_CONFIG,
     RunDirectory,
 )
-from gan_lab.runs.history import History
 from gan_lab.runs.store import Store, ended_before
 from gan_lab.tracking import Guarded, Tracker
 from gan_lab.tracking.base import RunInfo
 from gan_lab.tracking.console import Console
+from gan_lab.tracking.history import History
 from gan_lab.tracking.jsonl import read
 from gan_lab.training.divergence import Diverged
 from gan_lab.training.gan import Gan

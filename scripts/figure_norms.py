@@ -18,7 +18,7 @@ from gan_lab.errors import UserError
 from gan_lab.files import replacing
 from gan_lab.run import run
 from gan_lab.runs.directory import RunDirectory
-from gan_lab.runs.history import History
+from gan_lab.tracking.history import History
 
 NORMS = {
     "no norm": ["norm=none"],

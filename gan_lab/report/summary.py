@@ -5,7 +5,7 @@ import sys
 
 from gan_lab import shell
 from gan_lab.runs.directory import DIVERGED, FAILED, INTERRUPTED, RunDirectory
-from gan_lab.runs.history import History
+from gan_lab.tracking.history import History
 
 
 def summary(directory: RunDirectory, state: str, history: History, was_before: bool = False) -> str:

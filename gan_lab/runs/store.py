@@ -16,9 +16,9 @@ from gan_lab.files import replacing
 from gan_lab.images import write_grid
 from gan_lab.runs import checkpoint
 from gan_lab.runs.directory import DIVERGED, FINISHED, RunDirectory
-from gan_lab.runs.history import History
 from gan_lab.runs.lock import RunLock
 from gan_lab.tracking import JsonLines, Tracker
+from gan_lab.tracking.history import History
 from gan_lab.tracking.jsonl import read
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gan_lab.runs.history import History
 from gan_lab.tracking.base import RunInfo, reason
+from gan_lab.tracking.history import History
 from gan_lab.tracking.ledger import CONSTANT, Event, Ledger, events
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import pytest
 from gan_lab.config import compose
 from gan_lab.report import summary as module
 from gan_lab.runs.directory import RunDirectory
-from gan_lab.runs.history import Extremes, History
+from gan_lab.tracking.history import Extremes, History
 from gan_lab.tracking.jsonl import read
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,8 +12,8 @@ import pytest
 
 from gan_lab.metrics import Evaluator
 from gan_lab.runs.directory import RunDirectory
-from gan_lab.runs.history import History
 from gan_lab.runs.lock import RunLock
+from gan_lab.tracking.history import History
 from gan_lab.tracking.jsonl import LATER, read
 
 Main = Callable[[list[str]], int]

@@ -22,10 +22,10 @@ from gan_lab.errors import UserError
 from gan_lab.presets import CONFIGS
 from gan_lab.run import Outcome
 from gan_lab.runs.directory import EXIT_STATUS
-from gan_lab.runs.history import History
 from gan_lab.sweep import record, worker
 from gan_lab.sweep.closing import Sweep
 from gan_lab.sweep.record import Launch, Record
+from gan_lab.tracking.history import History
 from gan_lab.tracking.jsonl import read
 
 ROOT = CONFIGS.parent

@@ -24,9 +24,9 @@ from gan_lab.commands.sync_wandb import main as sync
 from gan_lab.config import compose, load
 from gan_lab.run import run, run_info
 from gan_lab.runs.directory import RunDirectory
-from gan_lab.runs.history import History
 from gan_lab.tracking import jsonl
 from gan_lab.tracking import wandb as tracking
+from gan_lab.tracking.history import History
 from gan_lab.tracking.ledger import CONSTANT, MACHINE
 
 LAST = 60

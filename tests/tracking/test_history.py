@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gan_lab.runs.history import Extremes, History
+from gan_lab.tracking.history import Extremes, History
 
 ROWS: list[dict[str, Any]] = [
     {"iteration": 10, "speed/images_per_s": 100.0, "metric/fid_digits": 30.0, "metric/is_digits_mean": 2.0},
