@@ -27,6 +27,7 @@ from gan_lab.runs.directory import RunDirectory
 from gan_lab.runs.history import History
 from gan_lab.tracking import jsonl
 from gan_lab.tracking import wandb as tracking
+from gan_lab.tracking.base import RunInfo
 from gan_lab.tracking.ledger import CONSTANT, MACHINE
 
 LAST = 60
@@ -190,6 +191,30 @@ def test_whatever_happened_to_wandb_s_files(server: WandbServer, tmp_path: Path)
     assert sync([str(tmp_path / "outputs")]) == 0
     assert_agrees(only(server), folder, exact=True)
     assert not broken.exists()  # nobody syncs it by hand any more
+
+
+def test_what_was_set_aside_is_tagged(server: WandbServer, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "outputs", rows=4)
+    assert sync([str(tmp_path / "outputs")]) == 0
+    RunDirectory(folder).set_aside()
+    make_run(tmp_path / "outputs", rows=4)
+    assert sync([str(tmp_path / "outputs")]) == sync([str(tmp_path / "outputs")]) == 0
+    old, new = server.runs.values()
+    assert old.facts["tags"].count("abandoned") == 1
+    assert "abandoned" not in new.facts["tags"]
+    assert old.facts["displayName"].endswith(".kept1")
+    assert_agrees(new, folder, exact=True)
+
+
+def test_divergence_is_an_alert_with_its_reason(server: WandbServer, tmp_path: Path) -> None:
+    folder = make_run(
+        tmp_path / "outputs", rows=4, state="diverged", reason="loss/d is inf; it began in conv1"
+    )
+    info = RunInfo(folder, "id", "name", {}, 10**6)
+    tracking.WandbTracker(info, "online").finish("diverged")
+    assert sync([str(tmp_path / "outputs")]) == 0  # which says it no second time
+    (alert,) = server.alerts
+    assert "it began in conv1" in alert["text"]
 
 
 # --- a server that fails
