@@ -118,6 +118,30 @@ def test_a_run_that_was_killed(server: WandbServer, tmp_path: Path, modes: str, 
     assert only(server).exit_code == 0
 
 
+@pytest.mark.parametrize("second", ["online", "offline"])
+@pytest.mark.parametrize("arrived", [0, 1, 5, 13])
+def test_what_was_uploaded_in_part(server: WandbServer, tmp_path: Path, arrived: int, second: str) -> None:
+    folder = tmp_path / "run"
+    train(folder, "online", 45)
+    run = only(server)
+    run.lose(arrived)
+    train(folder, second, LAST)
+    train(folder, "online", LAST)  # nothing is left to train
+    assert_agrees(run, folder, exact=True)
+
+
+@pytest.mark.parametrize("second", ["online", "offline"])
+def test_what_was_uploaded_and_is_repeated(server: WandbServer, tmp_path: Path, second: str) -> None:
+    folder = tmp_path / "run"
+    train(folder, "online", 20)
+    saved = (folder / "checkpoint.json").read_text()
+    train(folder, "online", 45)
+    (folder / "checkpoint.json").write_text(saved)  # as if it was killed before it wrote another
+    train(folder, second, LAST)
+    train(folder, "online", LAST)
+    assert_agrees(only(server), folder)
+
+
 def test_a_run_that_is_killed_again_and_again(server: WandbServer, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     for number, at in enumerate((15, 35, 25, 45, 45)):
