@@ -48,8 +48,6 @@ from gan_lab.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
 
-TRACKERS = ("wandb", "tensorboard", "local")  # names of choices, and of no run
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -224,8 +222,9 @@ def run_info(config: Config, directory: RunDirectory, iteration: int) -> RunInfo
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     axes = (config.dataset, config.arch, config.norm)
     group = "-".join([*(axis.name for axis in axes), f"{config.norm.scale:g}", digest])
-    given = config.tracker.name
-    name = "/".join(directory.root.parts[-4:]) if given in TRACKERS else given
+    given, target = config.tracker.name, str(config.plain["tracker"].get("_target_"))
+    is_named = target.endswith(".WandbTracker") and given != "wandb"
+    name = given if is_named else "/".join(directory.root.parts[-4:])
     return RunInfo(directory.root, unique, name, config.plain, iteration, group)
 
 

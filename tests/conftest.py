@@ -44,6 +44,7 @@ def _nobody_s_wandb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             patch.setenv(f"WANDB_{timeout}", PATIENCE)
         patch.setattr("gan_lab.tracking.wandb.CONNECTION_TIMEOUT", int(PATIENCE))
         patch.setattr("gan_lab.tracking.wandb.UPLOAD_TIMEOUT", int(PATIENCE))
+        patch.setattr("gan_lab.tracking.wandb.LOOK_TIMEOUT", int(PATIENCE))
         yield
 
 

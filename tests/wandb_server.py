@@ -28,6 +28,11 @@ class StoredRun:
     exit_code: int | None = None
     preempting: bool = False
 
+    def lose(self, arrived: int) -> None:
+        """As if no more than so many rows had arrived; the summary comes with the rows."""
+        del self.history[arrived:]
+        self.summary = {**self.history[-1]} if self.history else {}
+
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The rows without W&B's own columns (of a picture: its path), in the order of their steps."""

@@ -10,11 +10,11 @@ from typing import Any
 
 from gan_lab.config import of_plain
 from gan_lab.errors import UserError
-from gan_lab.report.runs import Run, find
+from gan_lab.report.runs import UNKNOWN, find
 from gan_lab.run import run_info
-from gan_lab.runs.directory import RUNNING
+from gan_lab.runs.directory import RUNNING, RunDirectory
 from gan_lab.runs.lock import RunLock
-from gan_lab.tracking.wandb import WandbTracker, effective_mode
+from gan_lab.tracking.wandb import LEDGER, WandbTracker, effective_mode
 
 KEYS = ("project", "entity", "group", "tags", "notes", "job_type")  # what a run's own config says of W&B
 
@@ -37,21 +37,25 @@ def main(arguments: list[str] | None = None) -> int:
         for trouble in damaged:
             failed += 1
             print(f"damaged: {trouble.name}: {trouble.reason}", file=sys.stderr)
-        for run in runs:
+        # What `fresh=true` set aside has the group of its successor, and would pass for another seed.
+        abandoned = [ledger.parent for ledger in given.outputs.rglob(f"*.kept*/{LEDGER}")]
+        for folder in [*(run.directory.root for run in runs), *sorted(abandoned)]:
             try:
-                print(f"{run.name}: {upload(run, given.project, given.entity)}", flush=True)
+                url = upload(RunDirectory(folder), given.project, given.entity, folder in abandoned)
+                print(f"{folder}: {url}", flush=True)
             except UserError as error:
                 failed += 1
-                print(f"error: {run.name}: {error}", file=sys.stderr)
+                print(f"error: {error}", file=sys.stderr)
     except (UserError, OSError) as error:  # the same would happen to every run that follows
         print(f"error: {error}", file=sys.stderr)
         return 2
     return int(failed > 0)
 
 
-def upload(run: Run, project: str | None = None, entity: str | None = None) -> str:
+def upload(
+    directory: RunDirectory, project: str | None = None, entity: str | None = None, abandoned: bool = False
+) -> str:
     """Make W&B agree with the record of a run that nobody trains; returns its URL, raises UserError."""
-    directory = run.directory
     with RunLock(directory.lock), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as files:
         config = of_plain(directory.read_config())
         options: dict[str, Any] = {}
@@ -63,7 +67,10 @@ def upload(run: Run, project: str | None = None, entity: str | None = None) -> s
         options |= {key: value for key, value in (("project", project), ("entity", entity)) if value}
         info = run_info(config, directory, sys.maxsize)
         tracker = WandbTracker(info, "online", **options, live=False, files=Path(files))
-        tracker.finish("killed" if run.state == RUNNING else run.state)
+        if abandoned:
+            tracker.tag_abandoned()
+        state = directory.read_status().get("state", UNKNOWN)
+        tracker.finish("killed" if state == RUNNING else state)
         if not tracker.is_whole:
             raise ConnectionError(
                 "W&B takes no further uploads: see to its quota, or `wandb login --relogin`"

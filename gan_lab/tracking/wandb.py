@@ -166,7 +166,7 @@ class WandbTracker:
             )
             if has is None:
                 log.warning("W&B has other rows of this run than its record: it gets a new run there.")
-                self._run.tags = (*self._run.tags, "abandoned")
+                self.tag_abandoned()
                 self._run.finish(exit_code=1)
                 self._ledger.start_over()
                 self._run, has = self._open(mode), set()
@@ -242,6 +242,10 @@ class WandbTracker:
         return best
 
     # --- the end
+
+    def tag_abandoned(self) -> None:
+        """Mark the run in W&B as one that another has replaced."""
+        self._run.tags = tuple(dict.fromkeys([*(self._run.tags or ()), "abandoned"]))
 
     @property
     def is_whole(self) -> bool:

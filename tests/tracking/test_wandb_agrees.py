@@ -26,6 +26,7 @@ from gan_lab.run import run, run_info
 from gan_lab.runs.directory import RunDirectory
 from gan_lab.tracking import jsonl
 from gan_lab.tracking import wandb as tracking
+from gan_lab.tracking.base import RunInfo
 from gan_lab.tracking.history import History
 from gan_lab.tracking.ledger import CONSTANT, MACHINE
 
@@ -117,6 +118,30 @@ def test_a_run_that_was_killed(server: WandbServer, tmp_path: Path, modes: str, 
     assert only(server).exit_code == 0
 
 
+@pytest.mark.parametrize("second", ["online", "offline"])
+@pytest.mark.parametrize("arrived", [0, 1, 5, 13])
+def test_what_was_uploaded_in_part(server: WandbServer, tmp_path: Path, arrived: int, second: str) -> None:
+    folder = tmp_path / "run"
+    train(folder, "online", 45)
+    run = only(server)
+    run.lose(arrived)
+    train(folder, second, LAST)
+    train(folder, "online", LAST)  # nothing is left to train
+    assert_agrees(run, folder, exact=True)
+
+
+@pytest.mark.parametrize("second", ["online", "offline"])
+def test_what_was_uploaded_and_is_repeated(server: WandbServer, tmp_path: Path, second: str) -> None:
+    folder = tmp_path / "run"
+    train(folder, "online", 20)
+    saved = (folder / "checkpoint.json").read_text()
+    train(folder, "online", 45)
+    (folder / "checkpoint.json").write_text(saved)  # as if it was killed before it wrote another
+    train(folder, second, LAST)
+    train(folder, "online", LAST)
+    assert_agrees(only(server), folder)
+
+
 def test_a_run_that_is_killed_again_and_again(server: WandbServer, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     for number, at in enumerate((15, 35, 25, 45, 45)):
@@ -190,6 +215,30 @@ def test_whatever_happened_to_wandb_s_files(server: WandbServer, tmp_path: Path)
     assert sync([str(tmp_path / "outputs")]) == 0
     assert_agrees(only(server), folder, exact=True)
     assert not broken.exists()  # nobody syncs it by hand any more
+
+
+def test_what_was_set_aside_is_tagged(server: WandbServer, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "outputs", rows=4)
+    assert sync([str(tmp_path / "outputs")]) == 0
+    RunDirectory(folder).set_aside()
+    make_run(tmp_path / "outputs", rows=4)
+    assert sync([str(tmp_path / "outputs")]) == sync([str(tmp_path / "outputs")]) == 0
+    old, new = server.runs.values()
+    assert old.facts["tags"].count("abandoned") == 1
+    assert "abandoned" not in new.facts["tags"]
+    assert old.facts["displayName"].endswith(".kept1")
+    assert_agrees(new, folder, exact=True)
+
+
+def test_divergence_is_an_alert_with_its_reason(server: WandbServer, tmp_path: Path) -> None:
+    folder = make_run(
+        tmp_path / "outputs", rows=4, state="diverged", reason="loss/d is inf; it began in conv1"
+    )
+    info = RunInfo(folder, "id", "name", {}, 10**6)
+    tracking.WandbTracker(info, "online").finish("diverged")
+    assert sync([str(tmp_path / "outputs")]) == 0  # which says it no second time
+    (alert,) = server.alerts
+    assert "it began in conv1" in alert["text"]
 
 
 # --- a server that fails
