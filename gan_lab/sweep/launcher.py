@@ -18,7 +18,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
 from gan_lab import presets
-from gan_lab.runs.directory import EXIT_STATUS, FAILED, WRONG_CONFIG
+from gan_lab.runs.directory import WRONG_CONFIG
 from gan_lab.sweep import arguments, plugins
 from gan_lab.sweep.closing import STOPPED_STATUS, Sweep
 from gan_lab.sweep.record import VARIABLE, Launch
@@ -109,7 +109,6 @@ def _signal_workers(launch: Launch) -> bool:
 
 def exit_status(main: Callable[[], object]) -> int:
     """Call Hydra's `main`; returns its run's exit status, or the worst of a sweep after the closing table."""
-    _open_standard_streams()
     axes = [folder.name for folder in presets.CONFIGS.iterdir()]
     if sentence := arguments.unreadable(sys.argv[1:]) or arguments.chooses_nothing(sys.argv[1:], axes):
         print(f"error: {sentence}", file=sys.stderr)
@@ -117,10 +116,6 @@ def exit_status(main: Callable[[], object]) -> int:
     status = _status(main)
     if _sweep is not None:
         status = _sweep.close(status)
-    try:
-        sys.stdout.flush()
-    except OSError:  # nobody reads it, which Python would complain of with another status
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
 
@@ -134,16 +129,4 @@ def _status(main: Callable[[], object]) -> int:
         return WRONG_CONFIG if stop.code == 1 else int(stop.code or 0)
     except KeyboardInterrupt:
         return STOPPED_STATUS
-    except BrokenPipeError:  # of --help and --cfg: a run sees to its own
-        return EXIT_STATUS[FAILED]
     return 0
-
-
-def _open_standard_streams() -> None:
-    """Where one was closed (`2>&-`), the next file that a run opens would take its place."""
-    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-            setattr(sys, name, os.fdopen(descriptor, mode))
