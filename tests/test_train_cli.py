@@ -256,7 +256,8 @@ def test_each_run_of_a_sweep_is_its_own_wandb_run(
             assert {"digits", "dcgan", norm} <= set(started.tags)
             assert started.display_name.endswith(f"digits/dcgan/{norm}/{directory.name}")
             assert ended.exit_code == (0 if state == "finished" else 1)
-            assert len(by_kind.get("history", [])) == len({row["iteration"] for row in recorded(directory)})
+            logged = [*recorded(directory), *directory.glob("samples/*.png")]
+            assert len(by_kind.get("history", [])) == len(logged)
             images = list((path.parent / "files" / "media" / "images").glob("*.png"))
             assert len(images) == len(list((directory / "samples").glob("*.png")))
     assert len(ids) == 4

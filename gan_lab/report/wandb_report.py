@@ -97,11 +97,11 @@ def save(target: str, runs: Sequence[Run], tables: Sequence[Table], by: Sequence
             raise UserError("nobody is logged in to W&B: run `wandb login` first")
         api = wandb.Api()
         entity = entity or api.default_entity or ""
+        report = build(project, runs, tables, by, entity)
         if not len(api.runs(f"{entity}/{project}", filters={"display_name": {"$in": _names(runs)}})):
             raise UserError(
                 f"{target} holds none of these runs: bring them there with `python scripts/sync_wandb.py`"
             )
-        report = build(project, runs, tables, by, entity)
         report.save()
     except UserError:
         raise

@@ -207,7 +207,7 @@ def test_a_folder_of_anything_else_is_told_what_to_give(name: str, tmp_path: Pat
     (tmp_path / "raw").mkdir()
     (tmp_path / "data").mkdir()
     said = sentence(DATASETS[name], tmp_path / "data", raw=str(tmp_path / "raw"), verify=False)
-    assert f"give {published.file}, or the folder {published.folder}" in said
+    assert f"give {published.file}, or {published.folder}, the folder" in said
     assert "truncated" not in said
 
 
