@@ -5,6 +5,7 @@ the same folder, then the scales of the table here. Numbers: Lin et al. 2021's p
 """
 
 from pathlib import Path
+from typing import Any
 
 # In a wheel the configs lie inside the package, in a checkout next to it.
 CONFIGS = next(path for path in Path(__file__).resolve().parents if (path / "configs").is_dir()) / "configs"
@@ -30,9 +31,9 @@ def register() -> None:
 
     for dataset, sweeps in SWEEPS.items():
         for sweep, scales in sweeps.items():
-            node = {
-                "defaults": [f"/experiment/paper/{dataset}", f"/experiment/paper/sweep/{sweep}", "_self_"],
-                "hydra": {"sweeper": {"params": {"norm.scale": scales} if scales else {}}},
-            }
+            defaults = [f"/experiment/paper/{dataset}", f"/experiment/paper/sweep/{sweep}", "_self_"]
+            node: dict[str, Any] = {"defaults": defaults}
+            if scales:  # nodes are kept small: --help copies all of them for each group that it lists
+                node["hydra"] = {"sweeper": {"params": {"norm.scale": scales}}}
             name = f"{dataset}_{sweep}"
             ConfigStore.instance().store(name, node, group="experiment/paper", package="_global_")

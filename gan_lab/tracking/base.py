@@ -1,7 +1,7 @@
 """The interface of a tracker, and how several are used as one without any of them stopping a run."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -74,22 +74,3 @@ class Guarded:
     def url(self) -> str:
         """Where the run can be looked at; empty where there is no such place."""
         return str(getattr(self._tracker, "url", None) or "")
-
-
-class Trackers:
-    """Several trackers as one."""
-
-    def __init__(self, trackers: Sequence[Tracker]) -> None:
-        self._trackers = trackers
-
-    def log(self, iteration: int, values: Mapping[str, float]) -> None:
-        for tracker in self._trackers:
-            tracker.log(iteration, values)
-
-    def log_samples(self, iteration: int, grid: Path) -> None:
-        for tracker in self._trackers:
-            tracker.log_samples(iteration, grid)
-
-    def finish(self, state: str) -> None:
-        for tracker in self._trackers:
-            tracker.finish(state)
