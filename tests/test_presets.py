@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gan_lab.build import build
 from gan_lab.config import compose, load, of_plain, resolved
+from gan_lab.data.recipe import ALIASED, FILTERS
 from gan_lab.presets import CONFIGS, register
 from gan_lab.run import run
 from gan_lab.runs.directory import FINISHED, RunDirectory
@@ -124,6 +125,20 @@ def test_imagenet_settings() -> None:
     assert optimizer["g_betas"] == optimizer["d_betas"] == [0.0, 0.9]
     assert (train["iterations"], train["batch_size"], train["g_batch_size"]) == (500_000, 16, 32)
     assert (train["keep_every"], train["ema"]) == (50_000, 0)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_images_are_resized_as_the_reference_s(name: str) -> None:
+    """By OpenCV's default: the mean of four at a halving, else bilinear without antialiasing."""
+    ways = {"cifar10": None, "stl10": "box", "celeba": "box", "imagenet": "bilinear_aliased"}
+    assert config(name)["dataset"]["prepare"].get("resample") == ways[name.split("_")[0]]
+
+
+def test_another_resizing_is_another_run() -> None:
+    chosen = "experiment=paper/stl10"
+    ways = [load(compose([chosen, f"dataset.prepare.resample={way}"])).run_id for way in (*FILTERS, ALIASED)]
+    assert len(set(ways)) == len(ways)
+    assert load(compose([chosen])).run_id in ways
 
 
 @pytest.mark.parametrize("name", PRESETS)
