@@ -124,6 +124,7 @@ def _normalize(config: Config, generator: nn.Module, discriminator: nn.Module, d
                 factory(norm.estimator, "norm"),
                 scale=norm.scale,
                 gamma=norm.gamma,
+                gamma_bias=norm.gamma_bias,
                 n_power_iterations=norm.n_power_iterations,
                 warmup_iterations=norm.warmup_iterations,
                 example_input=example,
