@@ -187,12 +187,19 @@ def test_variants_of_the_cnn(dataset: str) -> None:
         assert found["optimizer"]["g_betas"] == found["optimizer"]["d_betas"] == [0.5, 0.9]
         assert found["optimizer"]["g_lr"] == found["optimizer"]["d_lr"] == 1e-4
     for kind in ("gamma", "gamma_ndis5"):
-        found = config(f"{dataset}_{kind}", "norm.gamma=shared")
+        found = config(f"{dataset}_{kind}", "norm.gamma=per_layer")
         assert (found["loss"]["name"], found["penalty"]["coefficient"]) == ("wgan_gp", 10)
         assert (found["norm"]["name"], found["norm"]["scale"]) == ("sn", 1.0)
+        assert found["norm"]["gamma_bias"]
 
 
 # --- composing, building, one step
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_one_run_too(name: str) -> None:
+    """Without -m nothing is swept, and what is left makes sense."""
+    of_plain(config(name))
 
 
 @pytest.mark.parametrize("name", PRESETS)
