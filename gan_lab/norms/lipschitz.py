@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from gan_lab.layers import WEIGHTED
 
@@ -28,6 +29,9 @@ _CONSTANTS: Mapping[type[nn.Module], Callable[[Any], float]] = {
     nn.Unflatten: lambda _: 1.0,
     nn.AvgPool2d: lambda module: _average_pooling(module),
     nn.Upsample: lambda module: _upsampling(module),
+    nn.GroupNorm: lambda module: _standardization(module),
+    nn.LayerNorm: lambda module: _standardization(module),
+    _InstanceNorm: lambda module: _standardization(module),
 }
 
 
@@ -50,6 +54,18 @@ def _upsampling(upsample: nn.Upsample) -> float:
     if upsample.mode != "nearest" or not isinstance(factor, float) or not factor.is_integer():
         raise ValueError("no Lipschitz constant is known for upsampling that does more than repeat pixels")
     return factor
+
+
+def _standardization(norm: nn.GroupNorm | nn.LayerNorm | _InstanceNorm) -> float:
+    """max |γ| / √ε for `γ (h − mean) / √(variance + ε)` of an image's own activations h.
+
+    The Jacobian is γ / √(variance + ε) times a matrix of norm at most 1, a projection where h is constant:
+    there the constant is attained. Elsewhere it is far too large, 316 for ε = 1e-5.
+    """
+    if getattr(norm, "track_running_stats", False):
+        raise ValueError("no Lipschitz constant is known for instance norm by running statistics")
+    gain = 1.0 if norm.weight is None else float(norm.weight.detach().abs().max())
+    return gain / math.sqrt(norm.eps)
 
 
 def constant(module: nn.Module, operator_norms: Mapping[nn.Module, float]) -> float:
