@@ -97,6 +97,7 @@ class Norm(_Axis):
     warmup_iterations: int = number(0, 10_000)
     target: Literal["discriminator", "generator", "both"]
     activations: NormLayers = "none"
+    output: Literal["none", "gradient"] = "none"
 
 
 # Penalties on the slope of each image's own score.
@@ -267,6 +268,16 @@ class Config(JudgeConfig):
             yield (
                 f"norm={self.norm.name} puts {layers} norm into the discriminator, and "
                 f"arch.discriminator_norm={chosen}: leave that out, or take an arch with a place for them"
+            )
+        if self.norm.output == "gradient" and chosen == "batch":
+            yield (
+                "norm.output=gradient divides a score by its own image's slope, and under batch norm it "
+                "depends on its whole batch: take another arch.discriminator_norm"
+            )
+        if self.norm.output == "gradient" and self.penalty.name in OF_SLOPES:
+            yield (
+                f"penalty={self.penalty.name} is on a slope, and norm.output=gradient makes that a function "
+                "of the score, (1 - |score|)²: take penalty=none"
             )
         if chosen == "batch" and self.penalty.name in OF_SLOPES:
             yield (

@@ -21,6 +21,7 @@ COMBINED = [
     "norm=sn arch.discriminator_norm=batch",
     "norm=bssn arch=resnet arch.discriminator_norm=layer train.precision=bf16",
     "norm=layer_norm loss=wgan_gp",
+    "norm=sn norm.output=gradient train.precision=bf16",
 ]
 
 
@@ -59,6 +60,10 @@ def test_each_trains_to_the_end_and_resumes_bit_for_bit(
         ("norm=batch_norm loss=wgan_gp", "under batch norm it depends on its whole batch"),
         ("norm=layer_norm arch.discriminator_norm=none", "arch.discriminator_norm=none: leave that out"),
         ("norm=layer_norm arch.discriminator_norm=batch", "arch.discriminator_norm=batch: leave that out"),
+        ("norm=gradient_normalization penalty=r1", r"makes that a function of the score, \(1 - \|score\|\)²"),
+        ("norm=gradient_normalization loss=wgan_gp", "makes that a function of the score"),
+        ("norm=batch_norm norm.output=gradient", "divides a score by its own image's slope"),
+        ("norm.output=slope", "none of none, gradient"),
         ("arch.discriminator_norm=spectral", "none of none, layer, group, instance, batch"),
     ],
 )

@@ -77,14 +77,14 @@ def constant(module: nn.Module, operator_norms: Mapping[nn.Module, float]) -> fl
     """
     if isinstance(module, WEIGHTED):
         return operator_norms[module]
+    own = getattr(module, "lipschitz", None)
+    if own is not None:
+        return float(own())
     if _is_composite(module):
         return sum(math.prod(constant(part, operator_norms) for part in chain) for chain in chains_of(module))
     if isinstance(module, _BatchNorm) and module.running_var is not None:
         gain = 1.0 if module.weight is None else module.weight.detach().abs()
         return float((gain / torch.sqrt(module.running_var + module.eps)).max())
-    own = getattr(module, "lipschitz", None)
-    if own is not None:
-        return float(own())
     for kind, rule in _CONSTANTS.items():
         if isinstance(module, kind):
             return rule(module)
