@@ -95,6 +95,8 @@ def build_networks(config: Config, device: torch.device) -> tuple[nn.Module, nn.
         for network in (generator, discriminator):
             network.to(device, memory_format=layout)
         _normalize(config, generator, discriminator, device)
+        if config.norm.output == "gradient":
+            norms.normalize_gradient(discriminator)
     return generator, discriminator
 
 
