@@ -137,7 +137,7 @@ class Metrics(_Axis):
 
     extractor: Node
     datasets: list[str] | None = None  # the only ones that it can judge; None: all
-    measure: list[Literal["fid", "is", "kid", "prc"]] = Field(["fid", "is"], min_length=1)
+    measure: list[Literal["fid", "is", "kid", "prc", "dc"]] = Field(["fid", "is"], min_length=1)
     every: int = number(0, FOREVER, default=0)
     num_generated: int = number(2, 10_000_000, default=50_000)
     num_fid: int | None = number(2, 10_000_000, default=None)
@@ -214,7 +214,7 @@ class JudgeConfig(_Axis):
             if metrics.datasets and self.dataset.name not in metrics.datasets:
                 yield (
                     f"metrics={name} judges {' and '.join(metrics.datasets)} only, not dataset="
-                    f"{self.dataset.name}: take metrics=inception or metrics=none"
+                    f"{self.dataset.name}: take metrics=lite, metrics=inception or metrics=none"
                 )
             splits, count = metrics.is_splits, metrics.num_generated
             if "is" in metrics.measure and splits > count:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from gan_lab.tracking.history import DISTANCES
+
 SHOWN = {"loss/d": "D", "loss/g": "G"}
-FID = "metric/fid"
 
 
 class Console:
@@ -25,8 +26,9 @@ class Console:
     def log(self, iteration: int, values: Mapping[str, float]) -> None:
         self._shown |= {short: values[name] for name, short in SHOWN.items() if name in values}
         for name in values:
-            if name.startswith(FID):  # and its protocol, as in metric/fid_digits
-                self._shown[" ".join(["FID", *name.removeprefix(FID).split("_")[1:]])] = values[name]
+            if name.startswith(DISTANCES):  # and its protocol, as in metric/fid_digits
+                kind, *protocol = name.removeprefix("metric/").split("_")
+                self._shown[" ".join([kind.upper(), *protocol])] = values[name]
         text = "  ".join(f"{short} {value:.3f}" for short, value in self._shown.items())
         stream = sys.stdout if self._bar is None else sys.stderr
         try:
