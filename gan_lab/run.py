@@ -1,6 +1,5 @@
 """A run's life: config -> build -> load -> train -> store, and what is said at its end."""
 
-import contextlib
 import dataclasses
 import hashlib
 import inspect
@@ -205,8 +204,7 @@ def _trackers(
     lines += [f"judging by {judge}" for judge in evaluators] or ["judging nothing (metrics=none)"]
     for line in lines:
         log.info(line)
-        with contextlib.suppress(OSError):  # nobody may be listening
-            print(line, flush=True)
+        print(line, flush=True)
     trackers: list[Tracker] = []
     if config.tracker.mode != "disabled":
         info, node = run_info(config, directory, start), config.plain["tracker"]
@@ -285,8 +283,7 @@ def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluato
 
 
 def _conclude(store: Store, state: str) -> Outcome:
-    with contextlib.suppress(OSError):  # a closed terminal takes nothing from a finished run
-        print(summary(store.directory, state, store.history), flush=True)
+    print(summary(store.directory, state, store.history), flush=True)
     return _outcome(state, store.history)
 
 

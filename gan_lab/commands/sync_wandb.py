@@ -30,25 +30,21 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     failed = 0
-    try:
-        runs, damaged = find(given.outputs)
-        if effective_mode("online") != "online":
-            raise UserError("W&B cannot be used: see `wandb login`, and the variable WANDB_MODE")
-        for trouble in damaged:
+    runs, damaged = find(given.outputs)
+    if effective_mode("online") != "online":
+        raise UserError("W&B cannot be used: see `wandb login`, and the variable WANDB_MODE")
+    for trouble in damaged:
+        failed += 1
+        print(f"damaged: {trouble.name}: {trouble.reason}", file=sys.stderr)
+    # What `fresh=true` set aside has the group of its successor, and would pass for another seed.
+    abandoned = [ledger.parent for ledger in given.outputs.rglob(f"*.kept*/{LEDGER}")]
+    for folder in [*(run.directory.root for run in runs), *sorted(abandoned)]:
+        try:
+            url = upload(RunDirectory(folder), given.project, given.entity, folder in abandoned)
+            print(f"{folder}: {url}", flush=True)
+        except UserError as error:  # an OSError would happen to every run that follows
             failed += 1
-            print(f"damaged: {trouble.name}: {trouble.reason}", file=sys.stderr)
-        # What `fresh=true` set aside has the group of its successor, and would pass for another seed.
-        abandoned = [ledger.parent for ledger in given.outputs.rglob(f"*.kept*/{LEDGER}")]
-        for folder in [*(run.directory.root for run in runs), *sorted(abandoned)]:
-            try:
-                url = upload(RunDirectory(folder), given.project, given.entity, folder in abandoned)
-                print(f"{folder}: {url}", flush=True)
-            except UserError as error:
-                failed += 1
-                print(f"error: {error}", file=sys.stderr)
-    except (UserError, OSError) as error:  # the same would happen to every run that follows
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+            print(f"error: {error}", file=sys.stderr)
     return int(failed > 0)
 
 

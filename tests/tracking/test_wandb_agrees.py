@@ -20,7 +20,8 @@ from training_of_wandb import train
 from wandb.sdk.lib import wbauth
 from wandb_server import KEY, StoredRun, WandbServer, serving
 
-from gan_lab.commands.sync_wandb import main as sync
+from gan_lab import terminal
+from gan_lab.commands.sync_wandb import main
 from gan_lab.config import compose, load
 from gan_lab.run import run, run_info
 from gan_lab.runs.directory import RunDirectory
@@ -164,6 +165,10 @@ def test_a_record_that_was_changed_gets_a_run_of_its_own(server: WandbServer, tm
 
 
 # --- scripts/sync_wandb.py
+
+
+def sync(arguments: list[str]) -> int:
+    return terminal.exit_status(lambda: main(arguments))
 
 
 def test_syncing_any_number_of_times_is_syncing_once(server: WandbServer, tmp_path: Path) -> None:
