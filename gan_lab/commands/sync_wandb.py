@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from gan_lab.build import run_info
 from gan_lab.config import of_plain
 from gan_lab.errors import UserError
 from gan_lab.report.runs import UNKNOWN, find
-from gan_lab.run import run_info
 from gan_lab.runs.directory import RUNNING, RunDirectory
 from gan_lab.runs.lock import RunLock
 from gan_lab.tracking.wandb import LEDGER, WandbTracker, effective_mode
@@ -61,7 +61,7 @@ def upload(
         elif os.environ.get("WANDB_PROJECT"):
             options = {"project": os.environ["WANDB_PROJECT"]}
         options |= {key: value for key, value in (("project", project), ("entity", entity)) if value}
-        info = run_info(config, directory, sys.maxsize)
+        info = run_info(config, directory.root, sys.maxsize)
         tracker = WandbTracker(info, "online", **options, live=False, files=Path(files))
         if abandoned:
             tracker.tag_abandoned()
