@@ -141,9 +141,11 @@ class Metrics(_Axis):
     every: int = number(0, FOREVER, default=0)
     num_generated: int = number(2, 10_000_000, default=50_000)
     num_fid: int | None = number(2, 10_000_000, default=None)
+    fid_separate: bool = False
     num_real: int | None = number(2, 10_000_000, default=None)
     num_kid_prc: int | None = number(2, 10_000_000, default=10_000)
     is_splits: int = number(1, 10_000, default=10)
+    is_outputs: int | None = number(2, 10_000_000, default=None)
     kid_subset_size: int = number(2, 10_000_000, default=1000)
     batch_size: int = number(1, 100_000, default=64)
 
