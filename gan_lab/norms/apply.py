@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -261,13 +261,14 @@ def cached_weights(network: nn.Module, update: bool = True) -> Iterator[None]:
     once.
     """
     layers = [(norm, trained_weight(layer)) for _, layer, norm in normalized_layers(network)]
-    together: dict[tuple[torch.device, torch.dtype], list[tuple[SpectralNormalization, Tensor]]] = {}
+    together: dict[Hashable, list[tuple[SpectralNormalization, Tensor]]] = {}
     with contextlib.ExitStack() as stack:
         if not update:
             stack.enter_context(_frozen([norm for norm, _ in layers]))
         for norm, weight in layers:
-            if norm.estimator.singular_values():
-                together.setdefault((weight.device, weight.dtype), []).append((norm, weight))
+            if parts := len(norm.estimator.singular_values()):
+                alike = weight.device, weight.dtype, weight.requires_grad, norm.steps, parts
+                together.setdefault(alike, []).append((norm, weight))
                 continue
             for _ in range(norm.steps):
                 norm.estimator.power_iterate(weight)
