@@ -221,7 +221,7 @@ class WandbTracker:
         row = {name: math.nan if value is None else value for name, value in event.values.items()}
         self._history.add({"iteration": event.iteration, **event.values})
         curves = {name: value for name, value in row.items() if not CONSTANT.match(name)}
-        figures = {name: seen.last for name, seen in self._history.metrics.items()} | self._best()
+        figures = {name: seen.last for name, seen in self._history.metrics.items()} | self._history.best
         before = self._summary
         self._summary = {**before, **row, **figures}
         if event.key not in self._has and (curves or event.grid):
@@ -240,17 +240,6 @@ class WandbTracker:
         real = self._real if self._real and self._real.exists() else None
         paths = {"samples": event.grid, "real": real} if event.grid else {}
         return {name: self._wandb.Image(str(path)) for name, path in paths.items() if path}
-
-    def _best(self) -> dict[str, float]:
-        """The least FID and KID and the highest IS of the whole record: `best/fid`, `best/is_digits_mean`."""
-        best = {}
-        for name, seen in self._history.metrics.items():
-            kind = name.removeprefix("metric/")
-            if kind.startswith(("fid", "kid")) and not kind.endswith("_std"):
-                best[f"best/{kind}"] = seen.least
-            elif kind.startswith("is_") and not kind.endswith("_std"):
-                best[f"best/{kind}"] = seen.most
-        return best
 
     # --- the end
 
