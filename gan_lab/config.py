@@ -153,6 +153,7 @@ class Metrics(_Axis):
 class Tracker(_Axis):
     name: str
     mode: Literal["auto", "online", "offline", "disabled"]
+    artifact: bool = False  # of W&B: the generator's weights at the end
 
 
 class Train(_Section):
