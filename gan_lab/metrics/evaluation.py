@@ -1,4 +1,4 @@
-"""FID, IS, KID, precision and recall of generated images, by torch-fidelity's arithmetic."""
+"""FID, IS, KID, precision and recall by torch-fidelity's arithmetic; density and coverage."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,18 +6,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
-from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
-from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
-from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
 from gan_lab.data import ImageArray
 from gan_lab.distributed.collectives import on_rank_zero
 from gan_lab.errors import UserError
+from gan_lab.metrics import coverage
 from gan_lab.metrics.extractors import Extractor
 from gan_lab.metrics.features import Counts, Gathered, gather, of_real
 
-METRICS = ("fid", "is", "kid", "prc")
+METRICS = ("fid", "is", "kid", "prc", "dc")
 SEPARATE = 10_000_000  # the number of FID's first sample where it has samples of its own
 NEIGHBORS = 3  # k of precision and recall (Kynkäänniemi et al. 2019, section 3)
 
@@ -33,10 +30,11 @@ class Protocol:
     - `kid`: KID (Bińkowski et al. 2018), 100 subsets of `kid_subset_size` out of the first `num_kid_prc`
       generated and as many real images.
     - `prc`: precision and recall (Kynkäänniemi et al. 2019), k = 3, of the same images as KID.
+    - `dc`: density and coverage (Naeem et al. 2020), k = 5, of the same images as KID.
 
     A number of images or outputs is an upper bound: of fewer, all are taken, as they are for None.
 
-    Precision and recall take the same features as FID, where their paper takes VGG-16's.
+    All take the same features as FID, where the papers of the last two take VGG-16's.
     """
 
     num_generated: int = 50_000
@@ -57,7 +55,7 @@ class Protocol:
 
     def counts(self, available: int, for_fid: int | None) -> Counts:
         """How many of the available images each metric takes, 0 for those not asked for."""
-        wants_features = "kid" in self.measure or "prc" in self.measure
+        wants_features = not {"kid", "prc", "dc"}.isdisjoint(self.measure)
         return Counts(
             fid=min(for_fid or available, available) if "fid" in self.measure else 0,
             kid_prc=min(self.num_kid_prc or available, available) if wants_features else 0,
@@ -81,7 +79,7 @@ class Protocol:
         numbers = _numbers(
             min(most or self.num_generated, self.num_generated), most, min(usually, usual), usually
         )
-        is_usual = metric == "prc" or self.kid_subset_size == 1000
+        is_usual = metric != "kid" or self.kid_subset_size == 1000
         return numbers + ("" if is_usual else f"_subsets{_short(self.kid_subset_size)}")
 
 
@@ -132,7 +130,7 @@ class Evaluator:
         return f"{', '.join(protocol.measure)} of {protocol.num_generated:,} samples{own}{real} by {judge}"
 
     def evaluate(self, generate: Callable[[int, int], Tensor]) -> dict[str, float]:
-        """`metric/fid`, `is_mean`, `is_std`, `kid_mean`, `kid_std`, `precision`, `recall`: those asked for.
+        """`metric/fid`, `is_mean`, `kid_mean`, `precision`, `recall`, `density` and so on: those asked for.
 
         `generate(start, stop)` makes the images with these numbers, uint8 `[stop - start, 3, H, W]`; those
         that are FID's own have numbers from SEPARATE. The suffixes of the extractor and of the protocol are
@@ -158,10 +156,11 @@ class Evaluator:
     def names(self) -> dict[str, tuple[str, ...]]:
         """The names of the figures of each metric that is asked for."""
         figures = {
-            "fid": ("fid{}",),
+            "fid": (self.extractor.distance + "{}",),
             "is": ("is{}_mean", "is{}_std"),
             "kid": ("kid{}_mean", "kid{}_std"),
             "prc": ("precision{}", "recall{}"),
+            "dc": ("density{}", "coverage{}"),
         }
         judge, suffix = self.extractor, self._protocol.suffix
         return {
@@ -174,31 +173,23 @@ class Evaluator:
 
     @on_rank_zero
     def _values(self, gathered: Gathered) -> dict[str, float]:
+        from gan_lab.metrics import figures  # heavy, and not needed to train
+
         moments, features, logits = gathered
         generated, real = features.double(), self._features.double()
         values: dict[str, float] = {}
         for metric, names in self.names.items():
             if metric == "fid":
-                fid = fid_statistics_to_metric(moments.statistics(), self._statistics, verbose=False)
-                figures = [fid[KEY_METRIC_FID]]
+                found = figures.fid(moments.statistics(), self._statistics)
             elif metric == "is":
-                score = isc_features_to_metric(logits, splits=self._protocol.is_splits)
-                figures = [score[KEY_METRIC_ISC_MEAN], score[KEY_METRIC_ISC_STD]]
+                found = figures.inception_score(logits, self._protocol.is_splits)
             elif metric == "kid":
-                size = self._protocol.kid_subset_size
-                kid = kid_features_to_metric(generated, real, kid_subset_size=size, verbose=False)
-                figures = [kid[KEY_METRIC_KID_MEAN], kid[KEY_METRIC_KID_STD]]
+                found = figures.kid(generated, real, self._protocol.kid_subset_size)
+            elif metric == "dc":
+                found = list(coverage.density_and_coverage(real, generated))
             else:
-                prc = prc_features_to_metric(
-                    generated,
-                    real,
-                    prc_neighborhood=NEIGHBORS,
-                    prc_batch_size=1000,
-                    save_cpu_ram=True,  # never the whole matrix of distances at once
-                    verbose=False,
-                )
-                figures = [prc[KEY_METRIC_PRECISION], prc[KEY_METRIC_RECALL]]
-            values |= zip(names, figures, strict=True)
+                found = figures.precision_and_recall(generated, real, NEIGHBORS)
+            values |= zip(names, found, strict=True)
         return values
 
 
@@ -225,6 +216,10 @@ def _refuse_too_few(protocol: Protocol, generated: Counts, real: Counts) -> None
         )
     if "prc" in protocol.measure and fewest <= NEIGHBORS:
         raise UserError(f"precision and recall need more than {NEIGHBORS} images, not {fewest}: give more")
+    if "dc" in protocol.measure and fewest <= coverage.NEIGHBORS:
+        raise UserError(
+            f"density and coverage need more than {coverage.NEIGHBORS} images, not {fewest}: give more"
+        )
 
 
 def evaluator(

@@ -36,7 +36,9 @@ class Forward:
             "dtype": torch.bfloat16,
             "enabled": execution.precision == "bf16",
         }
-        self._compiled = _compiled(network, execution.cuda_graphs) if execution.compile else None
+        # A compiled pass cannot be differentiated twice, as gradient normalization is.
+        compiles = execution.compile and not isinstance(network, norms.GradientNormalized)
+        self._compiled = _compiled(network, execution.cuda_graphs) if compiles else None
 
     def __call__(self, *batch: Tensor) -> Tensor:
         if self._compiled is None:

@@ -48,6 +48,8 @@ def evaluators(
         *overrides: str, dataset: str = "cifar10", network: Extractor | None = None
     ) -> dict[str, Evaluator]:
         monkeypatch.setattr(extractors, "inception", lambda **_: network or projection())
+        lite = projection("_lite", usual=10_000, distance="fd")
+        monkeypatch.setattr(extractors, "lite", lambda **_: lite)
         data = tmp_path_factory.mktemp("data")  # nothing is known of the images yet
         (data / "cache").mkdir()
         shutil.copy(digits_weights, data / "cache")
@@ -137,7 +139,7 @@ def test_the_documentation_names_what_comes_out(evaluators: Callable[..., dict[s
         for line in DOCUMENT.read_text().splitlines()
         if len(cells := line.split("|")) == 8 and "`metric/" in line
     }
-    assert documented.keys() == {"inception", "paper", "fast", "digits"}
+    assert documented.keys() == {"inception", "paper", "fast", "lite", "digits"}
     for name, figures in documented.items():
         dataset = "digits" if name == "digits" else "cifar10"
         (one,) = evaluators(f"metrics={name}", dataset=dataset).values()
@@ -153,7 +155,10 @@ def test_no_metrics() -> None:
     ("overrides", "message"),
     [
         (["metrics.digits.measure=[]"], r"metrics.digits.measure=\[\]"),
-        (["metrics.digits.measure=[fid,lpips]"], "metrics.digits.measure=lpips is none of fid, is, kid, prc"),
+        (
+            ["metrics.digits.measure=[fid,lpips]"],
+            "metrics.digits.measure=lpips is none of fid, is, kid, prc, dc",
+        ),
         (["metrics.digits.num_generated=5"], "is_splits=10 exceeds metrics.digits.num_generated=5"),
         (["metrics.digits.num_generated=null"], "metrics.digits.num_generated=None is not a whole number"),
         (["metrics.digits.num_fid=1"], "metrics.digits.num_fid=1"),
