@@ -93,6 +93,7 @@ class Norm(_Axis):
     estimator: Node | None
     scale: float = number(1e-6, 1e6)
     gamma: Literal["none", "shared", "per_layer"]
+    gamma_bias: bool = False
     n_power_iterations: int = number(1, 10_000)
     warmup_iterations: int = number(0, 10_000)
     target: Literal["discriminator", "generator", "both"]
@@ -260,6 +261,11 @@ class Config(JudgeConfig):
             yield (
                 f"arch={self.arch.name} has no shape for dataset.image_size={size}: take one of "
                 f"{', '.join(map(str, sizes))}, or another arch"
+            )
+        if self.norm.gamma_bias and self.norm.gamma == "none":
+            yield (
+                "norm.gamma_bias=true needs a scale that is learned: set norm.gamma=shared or "
+                "norm.gamma=per_layer"
             )
         if self.train.cuda_graphs and not self.train.compile:
             yield "train.cuda_graphs=true are graphs of compiled passes: set train.compile=true too"

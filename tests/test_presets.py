@@ -15,6 +15,7 @@ from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 from torch.utils.flop_counter import FlopCounterMode
 
 from gan_lab.build import build
@@ -233,6 +234,14 @@ def test_train_py_knows_every_preset_next_to_the_user_s_own_choices(train_py: Ca
     printed = train_py(*own, *overrides, "--cfg", "job", "--resolve")
     assert printed.returncode == 0, printed.stderr
     assert yaml.safe_load(printed.stdout) == resolved(compose(overrides, Path(own[1])))
+
+
+def test_listing_choices_copies_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra looks into 130 groups for --help: it copied what is registered for each."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        monkeypatch.setattr(DictConfig, "__deepcopy__", lambda *_: pytest.fail("copied"))
+        assert loader.get_group_options("experiment/paper") == PRESETS
 
 
 # --- docs/paper.md

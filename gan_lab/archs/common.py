@@ -16,6 +16,11 @@ def batch_norm(count: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(count, momentum=0.1, eps=1e-5)
 
 
+def batch_norm_of_features(count: int) -> nn.BatchNorm1d:
+    """The same of vectors `[B, count]`."""
+    return nn.BatchNorm1d(count, momentum=0.1, eps=1e-5)
+
+
 # Each has a learned gain and shift for each channel; they differ in what a mean and a variance are of.
 NORM_LAYERS: Mapping[str, Callable[[int], nn.Module]] = {
     "none": lambda count: nn.Identity(),

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from gan_lab.archs.common import batch_norm, channels, norm_layer
+from gan_lab.archs.common import batch_norm, batch_norm_of_features, channels, norm_layer
 from gan_lab.archs.convolutions import Conv2d, ConvTranspose2d
 
 IMAGE_SIZES = (32, 48, 64)
@@ -18,7 +18,11 @@ def base_size(image_size: int) -> int:
 
 
 class Generator(nn.Sequential):
-    """Latents `[B, latent_dim]` to images `[B, 3, image_size, image_size]` in (-1, 1)."""
+    """Latents `[B, latent_dim]` to images `[B, 3, image_size, image_size]` in (-1, 1).
+
+    The first batch norm is of the linear layer's features, before they become maps: each position of a map
+    has a mean and a variance of its own.
+    """
 
     def __init__(self, image_size: int, latent_dim: int = 128, width: float = 1.0) -> None:
         m = base_size(image_size)
@@ -27,9 +31,9 @@ class Generator(nn.Sequential):
         super().__init__(
             OrderedDict(
                 linear=nn.Linear(latent_dim, c512 * m * m),
-                reshape=nn.Unflatten(1, (c512, m, m)),
-                bn0=batch_norm(c512),
+                bn0=batch_norm_of_features(c512 * m * m),
                 relu0=nn.ReLU(inplace=True),
+                reshape=nn.Unflatten(1, (c512, m, m)),
                 deconv1=ConvTranspose2d(c512, c256, 4, stride=2, padding=1),
                 bn1=batch_norm(c256),
                 relu1=nn.ReLU(inplace=True),

@@ -47,6 +47,7 @@ class Forward:
             # The norms stay outside of the graph, which finds the weights that they made.
             for _, layer, _ in norms.normalized_layers(self.network):
                 layer.weight  # noqa: B018
+                layer.bias  # noqa: B018
             return self._compiled(*batch).float()
 
     def uncompiled(self, *batch: Tensor) -> Tensor:
