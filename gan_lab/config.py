@@ -122,6 +122,8 @@ class Penalty(_Axis):
 
 class Augment(_Axis):
     name: str
+    policy: list[Literal["color", "translation", "cutout"]] | None = Field(None, min_length=1)
+    strength: float = number(0, 1, default=1.0)
 
 
 class Optimizer(_Axis):

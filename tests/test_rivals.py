@@ -21,6 +21,7 @@ COMBINED = [
     "norm=sn arch.discriminator_norm=batch",
     "norm=bssn arch=resnet arch.discriminator_norm=layer train.precision=bf16",
     "norm=layer_norm loss=wgan_gp",
+    "augment=diffaugment loss=wgan_gp train.precision=bf16",
     "experiment=r3gan arch.width=0.0625 penalty.every=2",
     "norm=gradient_normalization penalty=orthogonal loss=relativistic",
     "norm=sn norm.output=gradient train.precision=bf16",

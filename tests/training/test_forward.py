@@ -116,7 +116,7 @@ class HostReads(TorchDispatchMode):
         ["norm=batch_norm"],
         ["norm=none", "loss=relativistic", "penalty=r1_r2"],
         ["norm=sn", "penalty=dragan"],
-        ["norm=sn", "penalty=orthogonal"],
+        ["norm=sn", "penalty=orthogonal", "augment=diffaugment"],
     ],
     ids=" ".join,
 )
