@@ -76,6 +76,14 @@ MEASUREMENTS = (
     ),
     # Minutes, or gigabytes on the disk.
     Measurement(("effect/evaluation/reduced",), evaluation.effect, by_default=False),
+    Measurement(
+        (
+            "difference/lite/bf16",
+            *(f"{kind}/lite/{name}" for name in evaluation.SETS for kind in ("distance", "effect")),
+        ),
+        evaluation.effect_on_real_features,
+        by_default=False,
+    ),
     Measurement(("wait/resident", "wait/on_disk"), data.waiting, by_default=False),
 )
 

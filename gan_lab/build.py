@@ -1,12 +1,16 @@
 """Each part of a run, from its node of the config."""
 
+import hashlib
+import inspect
+import json
 from collections.abc import Callable
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -18,6 +22,8 @@ from gan_lab.distributed.batch_norm import synchronize
 from gan_lab.errors import UserError
 from gan_lab.metrics import Evaluator
 from gan_lab.rng import stream
+from gan_lab.tracking import Guarded, Tracker
+from gan_lab.tracking.base import RunInfo, display_name
 from gan_lab.training.divergence import DivergenceMonitor
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.forward import Execution, scores_are_per_sample
@@ -236,3 +242,43 @@ def build_intervals(config: Config) -> Intervals:
 
 def build_monitor(config: Config, gan: Gan) -> DivergenceMonitor:
     return DivergenceMonitor(gan, config.train.max_score, stop=config.train.on_divergence == "stop")
+
+
+def build_tracker(config: Config, directory: Path, iteration: int) -> Tracker | None:
+    """The tracker that the config names, which cannot stop the run; None where it is disabled."""
+    if config.tracker.mode == "disabled":
+        return None
+    info, node = run_info(config, directory, iteration), config.plain["tracker"]
+    title = node["_target_"].rpartition(".")[2].removesuffix("Tracker")
+    return Guarded(title, lambda: build(node, "tracker", run=info))
+
+
+def run_info(config: Config, directory: Path, iteration: int) -> RunInfo:
+    """What a tracker is told of a run whose records up to an iteration count."""
+    unique = f"{config.dataset.name}-{config.run_id}-{config.seed}"
+    settings = {key: value for key, value in config.identity().items() if key != "seed"}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    axes = (config.dataset, config.arch, config.norm)
+    group = "-".join([*(axis.name for axis in axes), f"{config.norm.scale:g}", digest])
+    name = display_name(directory, str(config.plain["tracker"].get("_target_")), config.tracker.name)
+    return RunInfo(directory, unique, name, config.plain, iteration, group)
+
+
+def refuse_unknown_tracker_keys(config: Config) -> None:
+    """Raise UserError for a tracker that cannot be called as the config says: the run would leave it out."""
+    node = config.plain["tracker"]
+    if config.tracker.mode == "disabled":
+        return
+    if not node.get("_target_"):
+        raise UserError(
+            f"tracker={config.tracker.name} has no mode {config.tracker.mode}: take tracker=wandb"
+        )
+    try:
+        known = inspect.signature(get_object(node["_target_"])).parameters
+    except (ImportError, ValueError, TypeError) as error:
+        raise UserError(f"tracker._target_ cannot be used ({_one_line(error)}): give another") from error
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    for key in node.keys() - known.keys() - {"name", "_target_"}:
+        choices = ", ".join(sorted(known.keys() - {"run", "live", "files"}))
+        raise UserError(f"tracker.{key} is no key of this tracker: take one of {choices}")

@@ -140,13 +140,15 @@ class Metrics(_Axis):
 
     extractor: Node
     datasets: list[str] | None = None  # the only ones that it can judge; None: all
-    measure: list[Literal["fid", "is", "kid", "prc"]] = Field(["fid", "is"], min_length=1)
+    measure: list[Literal["fid", "is", "kid", "prc", "dc"]] = Field(["fid", "is"], min_length=1)
     every: int = number(0, FOREVER, default=0)
     num_generated: int = number(2, 10_000_000, default=50_000)
     num_fid: int | None = number(2, 10_000_000, default=None)
+    fid_separate: bool = False
     num_real: int | None = number(2, 10_000_000, default=None)
     num_kid_prc: int | None = number(2, 10_000_000, default=10_000)
     is_splits: int = number(1, 10_000, default=10)
+    is_outputs: int | None = number(2, 10_000_000, default=None)
     kid_subset_size: int = number(2, 10_000_000, default=1000)
     batch_size: int = number(1, 100_000, default=64)
 
@@ -217,7 +219,7 @@ class JudgeConfig(_Axis):
             if metrics.datasets and self.dataset.name not in metrics.datasets:
                 yield (
                     f"metrics={name} judges {' and '.join(metrics.datasets)} only, not dataset="
-                    f"{self.dataset.name}: take metrics=inception or metrics=none"
+                    f"{self.dataset.name}: take metrics=lite, metrics=inception or metrics=none"
                 )
             splits, count = metrics.is_splits, metrics.num_generated
             if "is" in metrics.measure and splits > count:

@@ -170,7 +170,8 @@ def _adjust(
         if measure is not None:
             node["measure"] = list(measure)
         if num is not None:
-            node["num_generated"] = num
+            # All metrics take the same, of which a folder holds no more.
+            node.update(num_generated=num, fid_separate=False)
         if weights is not None and "weights" in node.get("extractor", {}):
             node["extractor"]["weights"] = str(weights)
 

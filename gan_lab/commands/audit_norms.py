@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,16 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
     add("--config-dir", type=a_path, help="a folder of your own choices, as for train.py")
     add("--allow", action="append", default=[], metavar="MODULE", help="your module, which the run names")
     given = parser.parse_intermixed_args(arguments)
-    try:
-        if len(given.what) == 1 and "=" not in given.what[0]:
-            title, network, example = of_run(Path(given.what[0]), given.network, given.allow)
-        else:
-            title, network, example = of_overrides(given.what, given.network, given.config_dir)
-        print(title)
-        print(table(measured(network, example)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if len(given.what) == 1 and "=" not in given.what[0]:
+        title, network, example = of_run(Path(given.what[0]), given.network, given.allow)
+    else:
+        title, network, example = of_overrides(given.what, given.network, given.config_dir)
+    print(title)
+    print(table(measured(network, example)))
     return 0
 
 

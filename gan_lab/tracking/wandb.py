@@ -235,7 +235,7 @@ class WandbTracker:
         best = {}
         for name, seen in self._history.metrics.items():
             kind = name.removeprefix("metric/")
-            if kind.startswith(("fid", "kid")) and not kind.endswith("_std"):
+            if kind.startswith(("fid", "fd_", "kid")) and not kind.endswith("_std"):
                 best[f"best/{kind}"] = seen.least
             elif kind.startswith("is_") and not kind.endswith("_std"):
                 best[f"best/{kind}"] = seen.most
