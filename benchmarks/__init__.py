@@ -47,6 +47,7 @@ MEASUREMENTS = (
         for net in ("cnn48", "cnn64", "resnet32")
     ),
     Measurement(tuple(f"ratio/norm/{name}" for name in steps.NORMS[1:]), steps.norms),
+    Measurement(tuple(f"ratio/rival/{name}" for name in steps.RIVALS), steps.rivals),
     Measurement(("ratio/probes", "ratio/probes/step"), steps.probes),
     Measurement(("ratio/program", "time/step/demo"), overhead.program),
     Measurement(("ratio/data_path", "speed/data_path", "speed/data_path/loader"), data.data_path),

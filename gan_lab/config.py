@@ -102,7 +102,7 @@ class Norm(_Axis):
 
 
 # Penalties on the slope of each image's own score.
-OF_SLOPES = ("gradient_penalty", "r1")
+OF_SLOPES = ("gradient_penalty", "r1", "r2", "r1_r2", "dragan")
 
 
 class Init(_Axis):
@@ -117,10 +117,13 @@ class Loss(_Axis):
 class Penalty(_Axis):
     name: str
     coefficient: float = number(0, 1e9, default=1.0)
+    every: int = number(1, FOREVER, default=1)
 
 
 class Augment(_Axis):
     name: str
+    policy: list[Literal["color", "translation", "cutout"]] | None = Field(None, min_length=1)
+    strength: float = number(0, 1, default=1.0)
 
 
 class Optimizer(_Axis):

@@ -114,6 +114,9 @@ class HostReads(TorchDispatchMode):
         ["arch=resnet", "arch.width=0.01", "norm=bsn"],
         ["norm=gradient_normalization", "optimizer=adam_ndis5"],
         ["norm=batch_norm"],
+        ["norm=none", "loss=relativistic", "penalty=r1_r2"],
+        ["norm=sn", "penalty=dragan"],
+        ["norm=sn", "penalty=orthogonal", "augment=diffaugment"],
     ],
     ids=" ".join,
 )

@@ -37,7 +37,7 @@ from toys import (
 
 from gan_lab import norms
 from gan_lab.losses import Hinge
-from gan_lab.penalties import R1, GradientPenalty
+from gan_lab.penalties import R1, GradientPenalty, Orthogonal
 from gan_lab.rng import stream
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.gan import Gan, Measure
@@ -234,7 +234,7 @@ def tensors(inputs: Any) -> dict[str, Tensor]:
         f"{name}.{field.name}": value
         for name, update in (of_updates | {"g": inputs.generator}).items()
         for field in dataclasses.fields(update)
-        if (value := getattr(update, field.name)) is not None
+        if isinstance(value := getattr(update, field.name), Tensor)
     }
 
 
@@ -321,6 +321,49 @@ def test_batches_of_another_number_of_updates_are_refused() -> None:
         dataclasses.replace(gan, n_dis=3)
     with pytest.raises(ValueError, match="2 batches"):
         dataclasses.replace(gan, loss=Relativistic())
+
+
+# --- penalties
+
+
+def test_a_lazy_penalty_is_paid_in_iterations_that_the_host_knows() -> None:
+    """Three times as much in every third, in all its updates; in the others they are updates without one."""
+    lazy, plain = toy_gan(penalty=R1(coefficient=2.0, every=3)), toy_gan()
+    eager = toy_gan(penalty=R1(coefficient=6.0))
+    paid = [[update.is_penalized for update in lazy.draw(k).discriminator] for k in range(1, 7)]
+    assert paid == 2 * [[False, False], [False, False], [True, True]]
+    assert not lazy.draw(3).generator.is_penalized
+    assert not plain.draw(3).discriminator[0].is_penalized
+    for iteration in range(1, 8):
+        state = copy.deepcopy(lazy.state_dict())
+        values = lazy.update(lazy.draw(iteration), Measure.PROBES)
+        other = eager if iteration % 3 == 0 else plain
+        other.load_state_dict(state)
+        expected = other.update(other.draw(iteration), Measure.PROBES)
+        assert differing(values, expected) == []
+        assert differing(lazy.state_dict(), other.state_dict()) == []
+
+
+def test_gradient_bounds_are_of_updates_whose_penalty_is_not_paid() -> None:
+    gan = toy_gan(penalty=R1(every=2))
+    rows = [gan.update(gan.draw(iteration), Measure.AUDIT) for iteration in (1, 2, 3)]
+    assert ["grad_bound/d/0" in row for row in rows] == [True, False, True]
+    assert ["loss/penalty" in row for row in rows] == [False, True, False]
+    for row in (rows[0], rows[2]):
+        assert row["grad_norm/d/0"] <= row["grad_bound/d/0"]
+
+
+def test_a_penalty_on_weights_sees_the_trained_ones() -> None:
+    """Its gradient is added to that of the scores, with respect to the weights before their norm."""
+    gans = [toy_gan(toys(norms.SigmaOut), penalty=penalty) for penalty in (None, Orthogonal(0.5))]
+    for gan in gans:
+        gan.discriminator_step(gan.draw(1).discriminator[0])
+    weight = norms.trained_weight(toys(norms.SigmaOut)[1][0])
+    rows = weight.detach().flatten(1)
+    products = rows @ rows.T * (1 - torch.eye(len(rows)))
+    gradients = [norms.trained_weight(gan.discriminator[0]).grad for gan in gans]
+    added = (2 * products @ rows).view_as(weight)
+    torch.testing.assert_close(gradients[1] - gradients[0], added, rtol=1e-3, atol=1e-5)
 
 
 # --- labels, losses of both scores, augmentations
