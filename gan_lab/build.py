@@ -95,6 +95,8 @@ def build_networks(config: Config, device: torch.device) -> tuple[nn.Module, nn.
         for network in (generator, discriminator):
             network.to(device, memory_format=layout)
         _normalize(config, generator, discriminator, device)
+        if config.norm.output == "gradient":
+            norms.normalize_gradient(discriminator)
     return generator, discriminator
 
 
@@ -124,6 +126,7 @@ def _normalize(config: Config, generator: nn.Module, discriminator: nn.Module, d
                 factory(norm.estimator, "norm"),
                 scale=norm.scale,
                 gamma=norm.gamma,
+                gamma_bias=norm.gamma_bias,
                 n_power_iterations=norm.n_power_iterations,
                 warmup_iterations=norm.warmup_iterations,
                 example_input=example,
@@ -162,6 +165,7 @@ def build_evaluators(config: JudgeConfig, array: ImageArray, device: torch.devic
 def build_gan(config: Config, array: ImageArray, device: torch.device) -> Gan:
     """The networks that the config describes and all that trains them, before the first iteration."""
     generator, discriminator = build_networks(config, device)
+    _refuse_single_images(config, generator)
     train, n_dis = config.train, config.optimizer.n_dis
     g_optimizer = build(config.optimizer.generator, "optimizer", generator.parameters())
     d_optimizer = build(config.optimizer.discriminator, "optimizer", discriminator.parameters())
@@ -195,6 +199,19 @@ def build_gan(config: Config, array: ImageArray, device: torch.device) -> Gan:
         execution=Execution(train.precision, train.compile, train.cuda_graphs),
         concatenate_real_and_fake=scores_are_per_sample(discriminator, *_noise(config, array, device)),
     )
+
+
+def _refuse_single_images(config: Config, generator: nn.Module) -> None:
+    """Batch norm of features has no variance to divide by where it sees one image."""
+    if not any(isinstance(module, nn.BatchNorm1d) for module in generator.modules()):
+        return
+    parts = config.train.bn_batches
+    for key, size in (("batch_size", config.train.batch_size), ("g_batch_size", config.train.g_batch_size)):
+        if size // parts < 2:
+            raise UserError(
+                f"train.{key}={size} gives the batch norm of arch={config.arch.name} a single image: take at "
+                f"least {2 * parts}"
+            )
 
 
 def _noise(config: Config, array: ImageArray, device: torch.device) -> tuple[Tensor, ...]:

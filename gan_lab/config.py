@@ -75,11 +75,15 @@ class Dataset(_Axis):
     prepare: Node
 
 
+NormLayers = Literal["none", "layer", "group", "instance", "batch"]  # of activations
+
+
 class Arch(_Axis):
     name: FolderName
     width: float = number(1e-3, 64, default=1.0)
     latent_dim: int = number(1, 2**20)
     image_sizes: list[int] | None = None
+    discriminator_norm: NormLayers = "none"
     generator: Node
     discriminator: Node
 
@@ -89,9 +93,16 @@ class Norm(_Axis):
     estimator: Node | None
     scale: float = number(1e-6, 1e6)
     gamma: Literal["none", "shared", "per_layer"]
+    gamma_bias: bool = False
     n_power_iterations: int = number(1, 10_000)
     warmup_iterations: int = number(0, 10_000)
     target: Literal["discriminator", "generator", "both"]
+    activations: NormLayers = "none"
+    output: Literal["none", "gradient"] = "none"
+
+
+# Penalties on the slope of each image's own score.
+OF_SLOPES = ("gradient_penalty", "r1")
 
 
 class Init(_Axis):
@@ -251,8 +262,34 @@ class Config(JudgeConfig):
                 f"arch={self.arch.name} has no shape for dataset.image_size={size}: take one of "
                 f"{', '.join(map(str, sizes))}, or another arch"
             )
+        if self.norm.gamma_bias and self.norm.gamma == "none":
+            yield (
+                "norm.gamma_bias=true needs a scale that is learned: set norm.gamma=shared or "
+                "norm.gamma=per_layer"
+            )
         if self.train.cuda_graphs and not self.train.compile:
             yield "train.cuda_graphs=true are graphs of compiled passes: set train.compile=true too"
+        layers, chosen = self.norm.activations, self.arch.discriminator_norm
+        if layers not in ("none", chosen):
+            yield (
+                f"norm={self.norm.name} puts {layers} norm into the discriminator, and "
+                f"arch.discriminator_norm={chosen}: leave that out, or take an arch with a place for them"
+            )
+        if self.norm.output == "gradient" and chosen == "batch":
+            yield (
+                "norm.output=gradient divides a score by its own image's slope, and under batch norm it "
+                "depends on its whole batch: take another arch.discriminator_norm"
+            )
+        if self.norm.output == "gradient" and self.penalty.name in OF_SLOPES:
+            yield (
+                f"penalty={self.penalty.name} is on a slope, and norm.output=gradient makes that a function "
+                "of the score, (1 - |score|)²: take penalty=none"
+            )
+        if chosen == "batch" and self.penalty.name in OF_SLOPES:
+            yield (
+                f"penalty={self.penalty.name} is on the slope of an image's own score, and under batch norm "
+                "it depends on its whole batch: take another arch.discriminator_norm, or penalty=none"
+            )
         if self.loss.name == "wgan_gp" and self.penalty.name != "gradient_penalty":
             yield (
                 f"loss=wgan_gp means penalty=gradient_penalty, not {self.penalty.name}: with that, take "

@@ -37,7 +37,7 @@ from gan_lab.runs.directory import (
 )
 from gan_lab.runs.store import Store, ended_before
 from gan_lab.tracking import Guarded, Tracker
-from gan_lab.tracking.base import RunInfo
+from gan_lab.tracking.base import RunInfo, display_name
 from gan_lab.tracking.console import Console
 from gan_lab.tracking.history import History
 from gan_lab.tracking.jsonl import read
@@ -222,9 +222,7 @@ def run_info(config: Config, directory: RunDirectory, iteration: int) -> RunInfo
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     axes = (config.dataset, config.arch, config.norm)
     group = "-".join([*(axis.name for axis in axes), f"{config.norm.scale:g}", digest])
-    given, target = config.tracker.name, str(config.plain["tracker"].get("_target_"))
-    is_named = target.endswith(".WandbTracker") and given != "wandb"
-    name = given if is_named else "/".join(directory.root.parts[-4:])
+    name = display_name(directory.root, str(config.plain["tracker"].get("_target_")), config.tracker.name)
     return RunInfo(directory.root, unique, name, config.plain, iteration, group)
 
 

@@ -15,10 +15,12 @@ from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 from torch.utils.flop_counter import FlopCounterMode
 
 from gan_lab.build import build
 from gan_lab.config import compose, load, of_plain, resolved
+from gan_lab.data.recipe import ALIASED, FILTERS
 from gan_lab.presets import CONFIGS, register
 from gan_lab.run import run
 from gan_lab.runs.directory import FINISHED, RunDirectory
@@ -127,6 +129,20 @@ def test_imagenet_settings() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
+def test_images_are_resized_as_the_reference_s(name: str) -> None:
+    """By OpenCV's default: the mean of four at a halving, else bilinear without antialiasing."""
+    ways = {"cifar10": None, "stl10": "box", "celeba": "box", "imagenet": "bilinear_aliased"}
+    assert config(name)["dataset"]["prepare"].get("resample") == ways[name.split("_")[0]]
+
+
+def test_another_resizing_is_another_run() -> None:
+    chosen = "experiment=paper/stl10"
+    ways = [load(compose([chosen, f"dataset.prepare.resample={way}"])).run_id for way in (*FILTERS, ALIASED)]
+    assert len(set(ways)) == len(ways)
+    assert load(compose([chosen])).run_id in ways
+
+
+@pytest.mark.parametrize("name", PRESETS)
 def test_seeds(name: str) -> None:
     assert values(name, "seed") == list(range(3 if name.startswith("imagenet") else 5))
 
@@ -171,12 +187,19 @@ def test_variants_of_the_cnn(dataset: str) -> None:
         assert found["optimizer"]["g_betas"] == found["optimizer"]["d_betas"] == [0.5, 0.9]
         assert found["optimizer"]["g_lr"] == found["optimizer"]["d_lr"] == 1e-4
     for kind in ("gamma", "gamma_ndis5"):
-        found = config(f"{dataset}_{kind}", "norm.gamma=shared")
+        found = config(f"{dataset}_{kind}", "norm.gamma=per_layer")
         assert (found["loss"]["name"], found["penalty"]["coefficient"]) == ("wgan_gp", 10)
         assert (found["norm"]["name"], found["norm"]["scale"]) == ("sn", 1.0)
+        assert found["norm"]["gamma_bias"]
 
 
 # --- composing, building, one step
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_one_run_too(name: str) -> None:
+    """Without -m nothing is swept, and what is left makes sense."""
+    of_plain(config(name))
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -233,6 +256,14 @@ def test_train_py_knows_every_preset_next_to_the_user_s_own_choices(train_py: Ca
     printed = train_py(*own, *overrides, "--cfg", "job", "--resolve")
     assert printed.returncode == 0, printed.stderr
     assert yaml.safe_load(printed.stdout) == resolved(compose(overrides, Path(own[1])))
+
+
+def test_listing_choices_copies_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra looks into 130 groups for --help: it copied what is registered for each."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        monkeypatch.setattr(DictConfig, "__deepcopy__", lambda *_: pytest.fail("copied"))
+        assert loader.get_group_options("experiment/paper") == PRESETS
 
 
 # --- docs/paper.md

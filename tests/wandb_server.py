@@ -1,7 +1,7 @@
 """A stand-in for W&B's server, on the loopback address: keeps what the client sends, and fails on command.
 
-It knows the few questions that a run asks (GraphQL: who am I, create or find a run, how far is it; file
-streams by offset; uploads of files) and answers nothing to the others.
+It knows the few questions that a run and a report ask (GraphQL, see wandb_graphql.py; file streams by offset;
+uploads of files) and answers nothing to the others.
 """
 
 import json
@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+import pytest
+import wandb
+import wandb_graphql
+from wandb.sdk.lib import wbauth
+
+from gan_lab.tracking import wandb as tracking
 
 KEY = "0123456789abcdef" * 2 + "01234567"  # of the right form, and nobody's
 
@@ -48,6 +56,7 @@ class WandbServer:
 
     def __init__(self) -> None:
         self.runs: dict[str, StoredRun] = {}
+        self.views: dict[str, dict[str, Any]] = {}  # reports and workspaces
         self.alerts: list[dict[str, Any]] = []
         self.asked: list[str] = []
         self.fault: Fault = lambda kind, body: None
@@ -72,42 +81,7 @@ class WandbServer:
         name = variables.get("name") or variables.get("run") or variables.get("runName")
         return self.runs.setdefault(str(name), StoredRun(str(name)))
 
-    # --- what the client asks
-
-    def graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        entity = {"id": "ZW50", "name": "someone"}
-        if "upsertBucket" in query:
-            inserted = variables.get("name") not in self.runs
-            run = self.run(variables)
-            run.facts |= {k: v for k, v in variables.items() if v is not None}
-            project = {"id": "cHJv", "name": variables.get("project") or "lab", "entity": entity}
-            bucket = {"id": run.id, "name": run.id, "displayName": run.facts.get("displayName")}
-            bucket |= {"project": project, "historyLineCount": len(run.history), "config": "{}"}
-            return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
-        if "RunResumeStatus" in query:
-            known = self.runs.get(variables["name"])
-            return {
-                "model": {"id": "bW9k", "name": "lab", "entity": entity, "bucket": known and _tail(known)}
-            }
-        if "createRunFiles" in query:
-            run = self.run(variables)
-            files = [{"name": n, "uploadUrl": f"{self.url}/put/{run.id}/{n}"} for n in variables["files"]]
-            return {"createRunFiles": {"runID": run.id, "uploadHeaders": [], "files": files}}
-        if "notifyScriptableRunAlert" in query:
-            self.alerts.append(variables)
-            return {"notifyScriptableRunAlert": {"success": True}}
-        if "viewer" in query:
-            teams = {"edges": []}
-            return {
-                "viewer": {
-                    "id": "dQ==",
-                    "username": "someone",
-                    "entity": "someone",
-                    "teams": teams,
-                    "flags": "{}",
-                }
-            }
-        return {}
+    # --- what the client sends
 
     def stream(self, run: StoredRun, body: dict[str, Any]) -> None:
         for name, part in (body.get("files") or {}).items():
@@ -121,24 +95,6 @@ class WandbServer:
         run.preempting = run.preempting or bool(body.get("preempting"))
         if body.get("complete"):
             run.exit_code = body["exitcode"]
-
-
-def _tail(run: StoredRun) -> dict[str, Any]:
-    """What a client that resumes a run is told."""
-    return {
-        "id": run.id,
-        "name": run.id,
-        "displayName": run.facts.get("displayName"),
-        "historyLineCount": len(run.history),
-        "eventsLineCount": 0,
-        "logLineCount": 0,
-        "historyTail": json.dumps([json.dumps(row) for row in run.history[-1:]]),
-        "eventsTail": "[]",
-        "summaryMetrics": json.dumps(run.summary),
-        "config": run.facts.get("config") or "{}",
-        "tags": run.facts.get("tags") or [],
-        "wandbConfig": '{"t": 1}',
-    }
 
 
 class _Quiet(ThreadingHTTPServer):
@@ -180,9 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._answer(status, {"error": "on command"})
             if kind == "graphql":
                 asked = json.loads(body)
-                return self._answer(
-                    200, {"data": self.at.graphql(asked["query"], asked.get("variables") or {})}
-                )
+                data = wandb_graphql.answer(self.at, asked["query"], asked.get("variables") or {})
+                return self._answer(200, {"data": data})
             if kind == "stream":  # files/<entity>/<project>/<run>/file_stream
                 self.at.stream(self.at.runs[part[3]], json.loads(body))
             if kind == "upload":
@@ -197,3 +152,21 @@ def serving() -> Iterator[WandbServer]:
         yield server
     finally:
         server.close()
+
+
+@contextmanager
+def serving_this_process(patch: pytest.MonkeyPatch, netrc: Path) -> Iterator[WandbServer]:
+    """A server that the environment names, and a process that knows nothing of another, before and after."""
+
+    def forget() -> None:
+        wandb.teardown()
+        wbauth.unauthenticate_session(update_settings=False)
+        tracking._unusable.clear()
+
+    forget()
+    with serving() as at:
+        patch.setenv("WANDB_API_KEY", KEY)
+        patch.setenv("WANDB_BASE_URL", at.url)
+        patch.setenv("NETRC", str(netrc))
+        yield at
+        forget()

@@ -24,7 +24,11 @@ def main(arguments: list[str] | None = None) -> int:
     add("--out", type=a_path, metavar="FILE.html", help="write the page with charts and samples there")
     for form in ("csv", "markdown", "latex"):
         add(f"--{form}", type=a_path, metavar="FILE", help=f"write the table as {form}")
-    add("--wandb", metavar="[ENTITY/]PROJECT", help="write a W&B report with the same sections")
+    add(
+        "--wandb",
+        metavar="[ENTITY/]PROJECT",
+        help="write a W&B report with these sections, and a workspace",
+    )
     given = parser.parse_args(arguments)
     try:
         runs, damaged = find(given.outputs)
@@ -48,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         if given.wandb:
             from gan_lab.report.wandb_report import save
 
-            print(f"W&B report: {save(given.wandb, runs, tables, by)}")
+            report, workspace = save(given.wandb, runs, tables, by, given.where)
+            print(f"W&B report: {report}\nW&B workspace: {workspace}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

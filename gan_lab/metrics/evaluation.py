@@ -6,10 +6,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
-from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
-from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
-from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
 from gan_lab.data import ImageArray
 from gan_lab.distributed.collectives import on_rank_zero
@@ -158,33 +154,23 @@ class Evaluator:
 
     @on_rank_zero
     def _values(self, gathered: Gathered) -> dict[str, float]:
+        from gan_lab.metrics import figures  # heavy, and not needed to train
+
         moments, features, logits = gathered
         generated, real = features.double(), self._features.double()
         values: dict[str, float] = {}
         for metric, names in self.names.items():
             if metric == "fid":
-                fid = fid_statistics_to_metric(moments.statistics(), self._statistics, verbose=False)
-                figures = [fid[KEY_METRIC_FID]]
+                found = figures.fid(moments.statistics(), self._statistics)
             elif metric == "is":
-                score = isc_features_to_metric(logits, splits=self._protocol.is_splits)
-                figures = [score[KEY_METRIC_ISC_MEAN], score[KEY_METRIC_ISC_STD]]
+                found = figures.inception_score(logits, self._protocol.is_splits)
             elif metric == "kid":
-                size = self._protocol.kid_subset_size
-                kid = kid_features_to_metric(generated, real, kid_subset_size=size, verbose=False)
-                figures = [kid[KEY_METRIC_KID_MEAN], kid[KEY_METRIC_KID_STD]]
+                found = figures.kid(generated, real, self._protocol.kid_subset_size)
             elif metric == "dc":
-                figures = list(coverage.density_and_coverage(real, generated))
+                found = [*coverage.density_and_coverage(real, generated)]
             else:
-                prc = prc_features_to_metric(
-                    generated,
-                    real,
-                    prc_neighborhood=NEIGHBORS,
-                    prc_batch_size=1000,
-                    save_cpu_ram=True,  # never the whole matrix of distances at once
-                    verbose=False,
-                )
-                figures = [prc[KEY_METRIC_PRECISION], prc[KEY_METRIC_RECALL]]
-            values |= zip(names, figures, strict=True)
+                found = figures.precision_and_recall(generated, real, NEIGHBORS)
+            values |= zip(names, found, strict=True)
         return values
 
 

@@ -1,4 +1,4 @@
-"""The networks that judge images, from torch-fidelity's registry, and where their weights lie.
+"""The networks that judge images, and where their weights lie.
 
 Each function here is a choice of `extractor` in `configs/metrics`. An extractor of one's own is a function
 that returns an `Extractor`.
@@ -59,8 +59,11 @@ def digits(root: str) -> Extractor:
     from gan_lab.metrics import digits_extractor
 
     path = digits_extractor.weights(Path(root).expanduser() / "cache")
-    network, identity = _load(digits_extractor.NAME, path.read_bytes(), path)
-    return Extractor(network, identity, "_digits", usual=2000)
+    content = path.read_bytes()
+    network = digits_extractor.load(io.BytesIO(content))
+    return Extractor(
+        network, _identity(digits_extractor.NAME, digits_extractor.LAYERS, content), "_digits", usual=2000
+    )
 
 
 def inception(root: str, weights: str | None = None, precision: str = "exact") -> Extractor:
@@ -77,7 +80,7 @@ def inception(root: str, weights: str | None = None, precision: str = "exact") -
     digest = hashlib.sha256(content).hexdigest()
     suffix = "" if digest == INCEPTION_SHA256 else f"_unverified_{digest[:8]}"
     _refuse_code(content, path)
-    network, identity = _load(INCEPTION, content, path)
+    network, identity = _load(content, path)
     suffix += "" if precision == "exact" else f"_{precision}"
     return Extractor(FoldedInception(network, dtype), {**identity, "precision": precision}, suffix)
 
@@ -129,21 +132,25 @@ def inception_weights(root: Path) -> Path:
     return path
 
 
-def _load(registered: str, content: bytes, path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """torch-fidelity's network of that name with these weights, and what tells it from every other."""
+def _load(content: bytes, path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """torch-fidelity's Inception with these weights, and what tells it from every other."""
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
     from torch_fidelity.utils import create_feature_extractor
 
-    kind = FEATURE_EXTRACTORS_REGISTRY[registered]
+    kind = FEATURE_EXTRACTORS_REGISTRY[INCEPTION]
     layers = [kind.get_default_feature_layer_for_metric(metric) for metric in ("fid", "isc")]
     try:
         # The bytes that were checked, not the file, which may have changed since: a loader reads both alike.
         network = create_feature_extractor(
-            registered, layers, cuda=False, verbose=False, feature_extractor_weights_path=io.BytesIO(content)
+            INCEPTION, layers, cuda=False, verbose=False, feature_extractor_weights_path=io.BytesIO(content)
         )
     except Exception as error:
-        raise UserError(f"{path} does not hold the weights of {registered}: give another file") from error
-    return network, {"name": registered, "layers": layers, "weights": hashlib.sha256(content).hexdigest()}
+        raise UserError(f"{path} does not hold the weights of {INCEPTION}: give another file") from error
+    return network, _identity(INCEPTION, layers, content)
+
+
+def _identity(name: str, layers: list[str], weights: bytes) -> dict[str, Any]:
+    return {"name": name, "layers": layers, "weights": hashlib.sha256(weights).hexdigest()}
 
 
 def _refuse_code(content: bytes, path: Path) -> None:

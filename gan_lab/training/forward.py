@@ -36,7 +36,9 @@ class Forward:
             "dtype": torch.bfloat16,
             "enabled": execution.precision == "bf16",
         }
-        self._compiled = _compiled(network, execution.cuda_graphs) if execution.compile else None
+        # A compiled pass cannot be differentiated twice, as gradient normalization is.
+        compiles = execution.compile and not isinstance(network, norms.GradientNormalized)
+        self._compiled = _compiled(network, execution.cuda_graphs) if compiles else None
 
     def __call__(self, *batch: Tensor) -> Tensor:
         if self._compiled is None:
@@ -45,6 +47,7 @@ class Forward:
             # The norms stay outside of the graph, which finds the weights that they made.
             for _, layer, _ in norms.normalized_layers(self.network):
                 layer.weight  # noqa: B018
+                layer.bias  # noqa: B018
             return self._compiled(*batch).float()
 
     def uncompiled(self, *batch: Tensor) -> Tensor:

@@ -165,6 +165,7 @@ def test_all_metrics_are_those_of_torch_fidelity_itself(
         is_splits=5,
         kid_subset_size=50,
     )
+    torch_fidelity.register_feature_extractor("digits", _TheirDigits)
     theirs = torch_fidelity.calculate_metrics(
         input1=_Images(generated),
         input2=_Images(real),
@@ -191,6 +192,30 @@ def test_all_metrics_are_those_of_torch_fidelity_itself(
         assert ours[name] == pytest.approx(theirs[their_name], rel=1e-4)
     assert ours.keys() - names.keys() == {"metric/density_digits_100_10k", "metric/coverage_digits_100_10k"}
     assert ours["metric/fid_digits_100"] > 1
+
+
+class _TheirDigits(torch_fidelity.FeatureExtractorBase):
+    """The digits classifier as torch-fidelity takes one."""
+
+    def __init__(self, name: str, features_list: list[str], **named: str) -> None:
+        super().__init__(name, features_list)
+        self.network = digits_extractor.load(Path(named["feature_extractor_weights_path"]))
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return tuple(digits_extractor.LAYERS)
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return digits_extractor.LAYERS[metric == "isc"]
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        named = dict(zip(digits_extractor.LAYERS, self.network(images), strict=True))
+        return tuple(named[name] for name in self.features_list)
 
 
 class _Images(TensorDataset):

@@ -8,17 +8,14 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import training_of_wandb
-import wandb
 from synthetic_runs import make_run
 from training_of_wandb import train
-from wandb.sdk.lib import wbauth
-from wandb_server import KEY, StoredRun, WandbServer, serving
+from wandb_server import StoredRun, WandbServer
 
 from gan_lab.commands.sync_wandb import main as sync
 from gan_lab.config import compose, load
@@ -32,25 +29,6 @@ from gan_lab.tracking.ledger import CONSTANT, MACHINE
 
 LAST = 60
 SCRIPT = training_of_wandb.__file__
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    """A server that the environment names, and a process that knows nothing of another."""
-
-    def forget() -> None:
-        wandb.teardown()
-        wbauth.unauthenticate_session(update_settings=False)
-        tracking._unusable.clear()
-
-    forget()
-    with serving() as at:
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        monkeypatch.setenv("WANDB_BASE_URL", at.url)
-        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-        monkeypatch.setattr(tracking, "LOOK_TIMEOUT", 1800)
-        yield at
-        forget()
 
 
 def killed(folder: Path, mode: str, at: int, place: str) -> None:
