@@ -28,16 +28,16 @@ def normalize(
     gamma_bias: bool = False,
     n_power_iterations: int = 1,
     warmup_iterations: int = 50,
-    example_input: Tensor | None = None,
+    example_input: Tensor | tuple[Tensor, ...] | None = None,
 ) -> list[str]:
     """Normalize every linear, convolution and transposed convolution layer of `network`, in place.
 
     `estimator` is a class, or a `functools.partial` of one, that makes a layer's sigma, e.g. `SigmaOut`; the
     effective weight is `scale · W / sigma`, with `gamma` a scale that is learned from there: one for all
     layers (`shared`) or one each (`per_layer`); with `gamma_bias` it multiplies the layers' biases too.
-    `n_power_iterations` run at each evaluation of a weight in
-    training mode, `warmup_iterations` run now, so that sigma is right from the first batch. `example_input`
-    (any batch that the network takes) shows the sizes of the layers' inputs to an estimator that needs them
+    `n_power_iterations` run at each evaluation of a weight in training mode, `warmup_iterations` run now, so
+    that sigma is right from the first batch. `example_input` (any batch that the network takes, in a tuple
+    with its labels if it takes any) shows the sizes of the layers' inputs to an estimator that needs them
     (`SigmaOperator`).
 
     Layers of no kind named above are left alone, with a line in the log where they hold a matrix. Returns the
@@ -57,7 +57,8 @@ def normalize(
                     f"layer {name or '(root)'} has a parametrized {tensor} already: remove it first"
                 )
     needs_size = getattr(getattr(estimator, "func", estimator), "needs_input_size", False)
-    sizes = input_sizes(network, layers, example_input) if needs_size else {}
+    example = example_input if isinstance(example_input, tuple) else (example_input,)
+    sizes = input_sizes(network, layers, *example) if needs_size else {}
 
     prepared: dict[str, SpectralNormalization] = {}
     learned: nn.Parameter | None = None

@@ -1,5 +1,6 @@
 """How a training pass through a network is computed: its precision, compiled or not."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,14 @@ class Forward:
         """The same pass as operations that can be differentiated twice, which a compiled one cannot."""
         with torch.autocast(**self._autocast):
             return self.network(*batch).float()
+
+
+def needs_labels(network: nn.Module) -> bool:
+    """Whether a network is called with classes after its images or latents."""
+    kind = network.plain_class() if isinstance(network, norms.GradientNormalized) else type(network)
+    parameters = inspect.signature(kind.forward).parameters.values()
+    required = [p for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    return len(required) > 2  # next to `self`
 
 
 def scores_are_per_sample(discriminator: nn.Module, images: Tensor, *labels: Tensor) -> bool:
