@@ -1,5 +1,7 @@
 """How a training pass through a network is computed: its precision, compiled or not."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +56,19 @@ class Forward:
         """The same pass as operations that can be differentiated twice, which a compiled one cannot."""
         with torch.autocast(**self._autocast):
             return self.network(*batch).float()
+
+
+@contextlib.contextmanager
+def no_statistics(network: nn.Module) -> Iterator[None]:
+    """Batch norms normalize by their batch inside the block, and keep nothing of it for eval mode."""
+    keeping = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for module in keeping:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in keeping:
+            module.track_running_stats = True
 
 
 def scores_are_per_sample(discriminator: nn.Module, images: Tensor, *labels: Tensor) -> bool:
