@@ -137,6 +137,7 @@ def _normalize(config: Config, generator: nn.Module, discriminator: nn.Module) -
                 gamma_bias=norm.gamma_bias,
                 n_power_iterations=norm.n_power_iterations,
                 warmup_iterations=norm.warmup_iterations,
+                power_iteration=norm.power_iteration,
                 example_input=example,
             )
         except (TypeError, ValueError) as error:

@@ -6,6 +6,7 @@ multiplies. `normalize_gradient` normalizes a network's scores instead, by the n
 """
 
 from gan_lab.norms.apply import (
+    after_update,
     cached_weights,
     frozen,
     normalize,
@@ -26,6 +27,7 @@ __all__ = [
     "SigmaOperator",
     "SigmaOut",
     "SpectralNormalization",
+    "after_update",
     "cached_weights",
     "frozen",
     "normalize",

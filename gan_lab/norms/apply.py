@@ -13,11 +13,13 @@ from torch.nn.utils import parametrize
 from gan_lab.layers import weighted_layers
 from gan_lab.norms.parametrization import ScaledBias, SpectralNormalization, normalized_weights
 from gan_lab.norms.pickling import attach
+from gan_lab.norms.plain import plain
 from gan_lab.norms.sigma import SigmaEstimator
 
 log = logging.getLogger(__name__)
 
 Gamma = Literal["none", "shared", "per_layer"]
+PowerIteration = Literal["block", "plain"]
 
 
 def normalize(
@@ -28,6 +30,7 @@ def normalize(
     gamma_bias: bool = False,
     n_power_iterations: int = 1,
     warmup_iterations: int = 50,
+    power_iteration: PowerIteration = "block",
     example_input: Tensor | tuple[Tensor, ...] | None = None,
 ) -> list[str]:
     """Normalize every linear, convolution and transposed convolution layer of `network`, in place.
@@ -36,9 +39,10 @@ def normalize(
     effective weight is `scale · W / sigma`, with `gamma` a scale that is learned from there: one for all
     layers (`shared`) or one each (`per_layer`); with `gamma_bias` it multiplies the layers' biases too.
     `n_power_iterations` run at each evaluation of a weight in training mode, `warmup_iterations` run now, so
-    that sigma is right from the first batch. `example_input` (any batch that the network takes, in a tuple
-    with its labels if it takes any) shows the sizes of the layers' inputs to an estimator that needs them
-    (`SigmaOperator`).
+    that sigma is right from the first batch. `power_iteration` is `block` (two vectors and a memory, once an
+    update) or `plain` (see `gan_lab.norms.plain`: call `after_update` after each). `example_input` (any batch
+    that the network takes, in a tuple with its labels if it takes any) shows the sizes of the layers' inputs
+    to an estimator that needs them (`SigmaOperator`).
 
     Layers of no kind named above are left alone, with a line in the log where they hold a matrix. Returns the
     dotted names of the normalized layers. Raises ValueError, with the network as it was, where a layer's
@@ -47,6 +51,10 @@ def normalize(
     """
     if gamma not in get_args(Gamma):
         raise ValueError(f"gamma={gamma!r} is none of {', '.join(get_args(Gamma))}")
+    if power_iteration not in get_args(PowerIteration):
+        raise ValueError(
+            f"power_iteration={power_iteration!r} is none of {', '.join(get_args(PowerIteration))}"
+        )
     layers = dict(weighted_layers(network))
     if gamma_bias and gamma == "none":
         raise ValueError("gamma_bias=True needs a scale that is learned: set gamma to shared or per_layer")
@@ -59,6 +67,8 @@ def normalize(
     needs_size = getattr(getattr(estimator, "func", estimator), "needs_input_size", False)
     example = example_input if isinstance(example_input, tuple) else (example_input,)
     sizes = input_sizes(network, layers, *example) if needs_size else {}
+    if power_iteration == "plain":  # which takes its iterations by itself
+        estimator, n_power_iterations = plain(estimator, n_power_iterations), 0
 
     prepared: dict[str, SpectralNormalization] = {}
     learned: nn.Parameter | None = None
@@ -282,6 +292,12 @@ def cached_weights(network: nn.Module, update: bool = True) -> Iterator[None]:
         stack.enter_context(_frozen([norm for norm, _ in layers]))
         stack.enter_context(parametrize.cached())
         yield
+
+
+def after_update(network: nn.Module) -> None:
+    """Move the vectors of plain power iteration, which follow each update of the weights of `network`."""
+    for _, layer, norm in normalized_layers(network):
+        norm.estimator.after_update(trained_weight(layer))
 
 
 def frozen(*networks: nn.Module) -> contextlib.AbstractContextManager[None]:

@@ -243,6 +243,7 @@ class Gan:
             image, of_image = real[:1].detach(), [y[:1] for y in labels]
             measured |= probes.audited(self.discriminator, image, patches, score_gradients, *of_image)
         self.d_optimizer.step()
+        norms.after_update(self.discriminator)
         return {name: value.detach() for name, value in (values | measured).items()}
 
     def generator_step(self, inputs: UpdateInputs, measure: Measure = Measure.NOTHING) -> dict[str, Tensor]:
@@ -266,6 +267,7 @@ class Gan:
             with norms.frozen(self.generator):
                 values |= probes.sigmas(self.generator, prefix="g.")
         self.g_optimizer.step()
+        norms.after_update(self.generator)
         if self.ema:
             self.ema.update(self.generator)
         return {name: value.detach() for name, value in values.items()}
