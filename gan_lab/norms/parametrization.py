@@ -1,21 +1,24 @@
 """The parametrization that divides a weight by its sigma: of one layer, or of many layers at once."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from gan_lab.layers import as_rows
+from gan_lab.layers import KernelLayout, as_rows
 from gan_lab.norms.power_iteration import power_iterate
 from gan_lab.norms.sigma import LargestSingularValue, SigmaEstimator
 
+Mode = Literal["divide", "clip"]
+
 
 class SpectralNormalization(nn.Module):
-    """`W ↦ s · W / σ(W)`, for `torch.nn.utils.parametrize`.
+    """`W ↦ s · W / σ(W)`, for `torch.nn.utils.parametrize`; with `mode="clip"` `W ↦ W / max(1, σ(W)/s)`.
 
-    `scale` is s: a number, or a parameter γ that is trained with the network.
+    `scale` is s: a number, or a parameter γ that is trained with the network, a scalar or one number for each
+    output filter `[c_out]`; it counts `gain` times. `layout` is the weight's.
 
     In training mode each evaluation of the weight first takes `n_power_iterations` steps; in eval mode, and
     inside `frozen`, nothing moves. Inside `torch.nn.utils.parametrize.cached()` the weight is made, and the
@@ -26,32 +29,68 @@ class SpectralNormalization(nn.Module):
     effective: Tensor | None = None  # the weight inside `cached_weights`
 
     def __init__(
-        self, estimator: SigmaEstimator, scale: float | nn.Parameter = 1.0, n_power_iterations: int = 1
+        self,
+        estimator: SigmaEstimator,
+        scale: float | nn.Parameter = 1.0,
+        n_power_iterations: int = 1,
+        mode: Mode = "divide",
+        gain: float = 1.0,
+        layout: KernelLayout | None = None,
     ) -> None:
         super().__init__()
         self.estimator = estimator
-        self.scale = scale
+        self.gain = gain if isinstance(scale, Tensor) else 1.0
+        self.scale = scale if isinstance(scale, Tensor) else scale * gain
         self.n_power_iterations = n_power_iterations
+        self.clips = mode == "clip"
+        self.layout = layout or KernelLayout(False, 1)
         self.is_frozen = False
 
     @property
-    def scale_value(self) -> float:
-        """The scale as it stands, also where it is learned."""
-        return self.scale.item() if isinstance(self.scale, Tensor) else self.scale
+    def moves(self) -> bool:
+        """Whether the next evaluation is an update's."""
+        return self.training and not self.is_frozen
 
     @property
     def steps(self) -> int:
         """How many power iterations the next evaluation takes."""
-        return self.n_power_iterations if self.training and not self.is_frozen else 0
+        return self.n_power_iterations if self.moves else 0
+
+    @property
+    def only_scales(self) -> bool:
+        """Whether the effective weight is the trained one times one number."""
+        by_filter = self.estimator.per_filter or (isinstance(self.scale, Tensor) and self.scale.ndim > 0)
+        return not by_filter and type(self.estimator).prepared is SigmaEstimator.prepared
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is `s·W/σ`, of a number s that counts once, which layers can make together."""
+        return self.only_scales and self.gain == 1 and not self.clips
+
+    def update(self, weight: Tensor) -> None:
+        """What an update of the network does before it evaluates the weight; nothing else moves."""
+        for _ in range(self.steps):
+            self.estimator.power_iterate(weight)
+        if self.moves:
+            self.estimator.settle(weight)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The effective weight, of the shape of `weight`."""
         if self.effective is not None:
             return self.effective
         with torch.autocast(weight.device.type, enabled=False):
-            for _ in range(self.steps):
-                self.estimator.power_iterate(weight)
-            return weight * (self.scale / self.estimator(weight))
+            self.update(weight)
+            return self.estimator.prepared(weight) * self.broadcast(self.factor(weight), weight.shape)
+
+    def factor(self, weight: Tensor) -> Tensor:
+        """What the weight is multiplied with as sigma stands, a scalar or `[c_out]`."""
+        scale = self.scale if self.gain == 1 else self.gain * self.scale
+        factor = scale / self.estimator(weight)
+        return factor.clamp(max=1) if self.clips else factor
+
+    def broadcast(self, factor: Tensor, shape: torch.Size) -> Tensor:
+        """A factor as it multiplies a weight of this shape."""
+        return self.layout.per_filter(factor, shape) if factor.ndim else factor
 
     def right_inverse(self, effective: Tensor) -> Tensor:
         """What is stored when somebody assigns `layer.weight`: the value, to be normalized from then on."""

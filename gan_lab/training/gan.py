@@ -223,6 +223,10 @@ class Gan:
         if audit:
             image, of_image = real[:1].detach(), [y[:1] for y in labels]
             measured |= probes.audited(self.discriminator, image, patches, score_gradients, *of_image)
+            measured |= probes.curvature(
+                self.discriminator,
+                lambda score: self._of_scores(score(real, *labels), score(fake, *labels)),
+            )
         self.d_optimizer.step()
         return {name: value.detach() for name, value in (values | measured).items()}
 
@@ -250,6 +254,11 @@ class Gan:
         if self.ema:
             self.ema.update(self.generator)
         return {name: value.detach() for name, value in values.items()}
+
+    def _of_scores(self, real: Tensor, fake: Tensor) -> Tensor:
+        """The discriminator's loss without its penalty."""
+        loss = self.loss.discriminator(real, fake)
+        return loss if isinstance(loss, Tensor) else loss[0] + loss[1]
 
     def _augmented(self, images: Tensor, numbers: Tensor | None) -> Tensor:
         return images if self.augmentation is None else self.augmentation(images, numbers)
