@@ -45,7 +45,8 @@ def execution_summary(config: Config, device: torch.device) -> str:
         "channels-last": train.channels_last,
         "compiled": train.compile,
         "CUDA graphs": train.cuda_graphs,
-        "fused optimizers": config.optimizer.discriminator.get("fused", False),
+        "fused optimizers": config.optimizer.discriminator.get("fused", False)
+        and not config.optimizer.tensorflow_epsilon,
     }
     return f"{device} ({where}): " + ", ".join(name for name, chosen in choices.items() if chosen)
 
@@ -174,8 +175,8 @@ def build_gan(config: Config, array: ImageArray, device: torch.device) -> Gan:
     generator, discriminator = build_networks(config, device)
     _refuse_single_images(config, generator)
     train, n_dis = config.train, config.optimizer.n_dis
-    g_optimizer = build(config.optimizer.generator, "optimizer", generator.parameters())
-    d_optimizer = build(config.optimizer.discriminator, "optimizer", discriminator.parameters())
+    g_optimizer = _optimizer(config, config.optimizer.generator, generator)
+    d_optimizer = _optimizer(config, config.optimizer.discriminator, discriminator)
     lr_schedulers = {}
     if config.optimizer.decay == "linear":  # to zero after the last iteration
         optimizers = {"g_decay": g_optimizer, "d_decay": d_optimizer}
@@ -204,8 +205,22 @@ def build_gan(config: Config, array: ImageArray, device: torch.device) -> Gan:
         seed=config.seed,
         n_dis=n_dis,
         execution=Execution(train.precision, train.compile, train.cuda_graphs),
+        reuse_latents=config.optimizer.reuse_latents,
+        bn_in_d_updates=train.bn_in_d_updates,
         concatenate_real_and_fake=scores_are_per_sample(discriminator, *_noise(config, array, device)),
     )
+
+
+def _optimizer(config: Config, node: dict[str, Any], network: nn.Module) -> torch.optim.Optimizer:
+    """An optimizer of all parameters of a network."""
+    if config.optimizer.tensorflow_epsilon:
+        if node["_target_"] != "torch.optim.Adam":
+            raise UserError(
+                f"optimizer.tensorflow_epsilon=true is Adam's, not {node['_target_']}'s: leave it"
+            )
+        options = {key: value for key, value in node.items() if key != "fused"}
+        node = {**options, "_target_": "gan_lab.training.adam.TensorFlowAdam"}
+    return build(node, "optimizer", network.parameters())
 
 
 def _refuse_single_images(config: Config, generator: nn.Module) -> None:

@@ -130,6 +130,8 @@ class Optimizer(_Axis):
     g_lr: float = number(0, 1e9)
     d_lr: float = number(0, 1e9)
     n_dis: int = number(1, 1000)
+    reuse_latents: bool = False
+    tensorflow_epsilon: bool = False
     decay: Literal["none", "linear"]
     generator: Node
     discriminator: Node
@@ -168,6 +170,7 @@ class Train(_Section):
     tf32: bool
     resident_gb: float = number(0, 1e6, identity=False)
     sync_bn: bool = measure()  # but see `bn_batches`
+    bn_in_d_updates: bool = True
     bn_batches: int = number(1, 10**6, default=1)  # in how many parts batch norm sees a batch
     channels_last: bool
     compile: bool
@@ -272,6 +275,12 @@ class Config(JudgeConfig):
             yield (
                 "norm.gamma_bias=true needs a scale that is learned: set norm.gamma=shared or "
                 "norm.gamma=per_layer"
+            )
+        sizes_differ = self.train.g_batch_size != self.train.batch_size
+        if self.optimizer.reuse_latents and sizes_differ:
+            yield (
+                "optimizer.reuse_latents=true needs as many images in both updates, not train.g_batch_size="
+                f"{self.train.g_batch_size} and train.batch_size={self.train.batch_size}: set them alike"
             )
         if self.train.cuda_graphs and not self.train.compile:
             yield "train.cuda_graphs=true are graphs of compiled passes: set train.compile=true too"

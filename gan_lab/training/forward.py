@@ -1,6 +1,8 @@
 """How a training pass through a network is computed: its precision, compiled or not."""
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +65,19 @@ def needs_labels(network: nn.Module) -> bool:
     parameters = inspect.signature(kind.forward).parameters.values()
     required = [p for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     return len(required) > 2  # next to `self`
+
+
+@contextlib.contextmanager
+def no_statistics(network: nn.Module) -> Iterator[None]:
+    """Batch norms normalize by their batch inside the block, and keep nothing of it for eval mode."""
+    keeping = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for module in keeping:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in keeping:
+            module.track_running_stats = True
 
 
 def scores_are_per_sample(discriminator: nn.Module, images: Tensor, *labels: Tensor) -> bool:

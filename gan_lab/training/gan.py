@@ -5,6 +5,8 @@ of operations on these tensors. It draws nothing, reads no interval, signal or f
 never makes the host wait for the device: so it can be recorded and replayed.
 """
 
+import contextlib
+import dataclasses
 import enum
 import functools
 from collections.abc import Callable, Mapping
@@ -22,7 +24,7 @@ from gan_lab.distributed.collectives import average, local_shard
 from gan_lab.norms.bounds import PatchNorms
 from gan_lab.rng import stream
 from gan_lab.training.ema import ExponentialMovingAverage
-from gan_lab.training.forward import IN_FULL_PRECISION, Execution, Forward
+from gan_lab.training.forward import IN_FULL_PRECISION, Execution, Forward, no_statistics
 from gan_lab.training.samples import generate
 
 
@@ -111,6 +113,8 @@ class Gan:
     ema: ExponentialMovingAverage | None = None
     execution: Execution = IN_FULL_PRECISION
     concatenate_real_and_fake: bool = False  # in one pass through D, see `scores_are_per_sample`
+    reuse_latents: bool = False  # the generator's update takes those of the last discriminator update
+    bn_in_d_updates: bool = True  # the generator's batch norms keep statistics of these passes too
     iteration: int = 0  # finished so far
 
     def __post_init__(self) -> None:
@@ -119,6 +123,8 @@ class Gan:
         self.generator_sees_real = getattr(self.loss, "generator_sees_real", False)
         if len(self.batches.sizes) != self.n_dis + self.generator_sees_real:
             raise ValueError(f"{len(self.batches.sizes)} batches an iteration for {self.n_dis} updates of D")
+        if self.reuse_latents and self.g_batch_size != self.batches.sizes[self.n_dis - 1]:
+            raise ValueError("latents are reused in batches of one size")
         self._make_images = Forward(self.generator, self.device, self.execution)
         self._score = Forward(self.discriminator, self.device, self.execution)
         self._trained = [p for p in self.discriminator.parameters() if p.requires_grad]
@@ -140,6 +146,8 @@ class Gan:
         else:
             real, labels = None, self.batches.draw_labels(iteration, self.n_dis, self.g_batch_size)
         of_generator = self._inputs(iteration, self.n_dis, self.g_batch_size, real, labels)
+        if self.reuse_latents:
+            of_generator = dataclasses.replace(of_generator, latents=of_discriminator[-1].latents)
         return IterationInputs(of_discriminator, of_generator)
 
     def _inputs(
@@ -182,7 +190,8 @@ class Gan:
         audit = measure == Measure.AUDIT and probes.is_finite(self.discriminator)
         assert inputs.real is not None
         labels = () if inputs.labels is None else (inputs.labels,)
-        with torch.no_grad(), norms.frozen(self.generator):
+        statistics = contextlib.nullcontext() if self.bn_in_d_updates else no_statistics(self.generator)
+        with torch.no_grad(), norms.frozen(self.generator), statistics:
             fake = self._make_images(inputs.latents, *labels)
         # Detached, so that the inputs stay as they are where nothing augments them.
         real = self._augmented(inputs.real, inputs.augment_real).detach().requires_grad_(bool(measure))

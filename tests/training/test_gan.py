@@ -36,10 +36,12 @@ from toys import (
 )
 
 from gan_lab import norms
+from gan_lab.distributed.batch_norm import SynchronizedBatchNorm
 from gan_lab.losses import Hinge
 from gan_lab.penalties import R1, GradientPenalty, Orthogonal
 from gan_lab.rng import stream
 from gan_lab.training.ema import ExponentialMovingAverage
+from gan_lab.training.forward import no_statistics
 from gan_lab.training.gan import Gan, Measure
 
 EVERY_MEASURE = pytest.mark.parametrize("measure", list(Measure))
@@ -174,6 +176,50 @@ def test_batch_norm_follows_every_training_pass_and_no_other() -> None:
         gan.sample(0, 4, purpose)
     assert differing(snapshot(gan.generator), before) == []
     assert gan.generator.training
+
+
+def test_batch_norm_may_keep_statistics_of_the_generator_s_updates_only() -> None:
+    """What D's updates see is normalized all the same, and so are the losses."""
+    gan, usual = toy_gan(bn_in_d_updates=False), toy_gan()
+    linear, unflatten, batch_norm = gan.generator[:3]
+    mean = unflatten(linear(latents(1, N_DIS, G_BATCH))).mean(dim=(0, 2, 3)).detach()
+    assert iterate(gan, 1) == iterate(usual, 1)
+    torch.testing.assert_close(batch_norm.running_mean, 0.1 * mean)
+    assert batch_norm.num_batches_tracked == 1
+    others = differing(snapshot(gan.generator), snapshot(usual.generator))
+    assert {name.rsplit(".")[-1] for name in others} == {"running_mean", "running_var", "num_batches_tracked"}
+    assert batch_norm.track_running_stats
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm1d, SynchronizedBatchNorm])
+def test_no_statistics_are_kept_where_none_are_wanted(kind: type[nn.Module]) -> None:
+    batch_norm = kind(4)
+    before, x = snapshot(batch_norm), torch.randn(9, 4)
+    with no_statistics(batch_norm):
+        inside = batch_norm(x)
+    assert differing(snapshot(batch_norm), before) == []
+    assert torch.equal(inside, batch_norm(x))
+    assert differing(snapshot(batch_norm), before)
+
+
+@pytest.mark.parametrize("n_dis", [1, 3])
+def test_latents_may_be_those_of_the_last_update_of_d(n_dis: int) -> None:
+    usual, reusing = (
+        dataclasses.replace(toy_gan(n_dis=n_dis), g_batch_size=BATCH, reuse_latents=reuse)
+        for reuse in (False, True)
+    )
+    for iteration in (1, 2):
+        fresh, reused = usual.draw(iteration), reusing.draw(iteration)
+        assert torch.equal(reused.generator.latents, reused.discriminator[-1].latents)
+        assert not torch.equal(fresh.generator.latents, fresh.discriminator[-1].latents)
+        others = differing(tensors(fresh), tensors(reused))
+        assert [name for name in others if "latents" not in name] == []
+        assert len(others) == 1
+
+
+def test_latents_of_another_number_are_not_reused() -> None:
+    with pytest.raises(ValueError, match="one size"):
+        toy_gan(reuse_latents=True)
 
 
 def test_probes_see_what_a_second_computation_sees() -> None:
