@@ -57,6 +57,35 @@ def test_each_trains_to_the_end_and_resumes_bit_for_bit(
 
 
 @pytest.mark.parametrize(
+    ("choices", "has_lipschitz", "has_bounds", "reason"),
+    [
+        ("norm=layer_norm", True, True, ""),
+        ("norm=batch_norm", True, False, "batch norm in training mode"),
+        ("norm=sn norm.output=gradient", False, False, "its scores jump where its slope does"),
+        ("norm=sn penalty=orthogonal augment=diffaugment", True, False, ""),
+        ("norm=sn loss=relativistic augment=diffaugment", True, True, ""),
+    ],
+)
+def test_an_audit_knows_each_or_says_why_not(
+    tiny: list[str], choices: str, has_lipschitz: bool, has_bounds: bool, reason: str
+) -> None:
+    chosen = [*tiny, *choices.split(), "init=xavier", "train.iterations=2", "train.log_every=1"]
+    directory = train([*chosen, "probes.every=1", "probes.audit_every=1", "probes.every=1"])
+    for line in (directory / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert "operator_norm/conv3" in row
+        assert ("lipschitz/d" in row) == has_lipschitz
+        bounds = {name: value for name, value in row.items() if name.startswith("grad_bound/d/")}
+        assert bool(bounds) == has_bounds
+        assert all(row[name.replace("bound", "norm")] <= bound for name, bound in bounds.items())
+    said = [
+        line for line in (directory / "train.log").read_text().splitlines() if "no gradient bounds" in line
+    ]
+    assert bool(said) == bool(reason)
+    assert all(reason in line for line in said)
+
+
+@pytest.mark.parametrize(
     ("choices", "reason"),
     [
         ("arch.discriminator_norm=batch penalty=r1", "under batch norm it depends on its whole batch"),
