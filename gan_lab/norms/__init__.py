@@ -8,10 +8,12 @@ multiplies.
 from gan_lab.norms.apply import (
     cached_weights,
     frozen,
+    has_other_parametrizations,
     normalize,
     normalized_layers,
     remove,
     sigmas,
+    sole_norm,
     trained_weight,
 )
 from gan_lab.norms.parametrization import SpectralNormalization
@@ -26,9 +28,11 @@ __all__ = [
     "SpectralNormalization",
     "cached_weights",
     "frozen",
+    "has_other_parametrizations",
     "normalize",
     "normalized_layers",
     "remove",
     "sigmas",
+    "sole_norm",
     "trained_weight",
 ]

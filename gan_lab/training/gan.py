@@ -175,7 +175,7 @@ class Gan:
         audit = measure == Measure.AUDIT and probes.is_finite(self.discriminator)
         assert inputs.real is not None
         labels = () if inputs.labels is None else (inputs.labels,)
-        with torch.no_grad(), norms.frozen(self.generator):
+        with torch.no_grad(), norms.cached_weights(self.generator, update=False):
             fake = self._make_images(inputs.latents, *labels)
         # Detached, so that the inputs stay as they are where nothing augments them.
         real = self._augmented(inputs.real, inputs.augment_real).detach().requires_grad_(bool(measure))
