@@ -57,6 +57,7 @@ MEASUREMENTS = (
         ),
         operations.counts,
     ),
+    Measurement(tuple(f"ratio/rival/{name}" for name in steps.RIVALS), steps.rivals),
     Measurement(("ratio/probes", "ratio/probes/step"), steps.probes),
     Measurement(("ratio/program", "time/step/demo"), overhead.program),
     Measurement(("ratio/data_path", "speed/data_path", "speed/data_path/loader"), data.data_path),
@@ -86,6 +87,14 @@ MEASUREMENTS = (
     ),
     # Minutes, or gigabytes on the disk.
     Measurement(("effect/evaluation/reduced",), evaluation.effect, by_default=False),
+    Measurement(
+        (
+            "difference/lite/bf16",
+            *(f"{kind}/lite/{name}" for name in evaluation.SETS for kind in ("distance", "effect")),
+        ),
+        evaluation.effect_on_real_features,
+        by_default=False,
+    ),
     Measurement(("wait/resident", "wait/on_disk"), data.waiting, by_default=False),
 )
 

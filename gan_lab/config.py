@@ -75,11 +75,15 @@ class Dataset(_Axis):
     prepare: Node
 
 
+NormLayers = Literal["none", "layer", "group", "instance", "batch"]  # of activations
+
+
 class Arch(_Axis):
     name: FolderName
     width: float = number(1e-3, 64, default=1.0)
     latent_dim: int = number(1, 2**20)
     image_sizes: list[int] | None = None
+    discriminator_norm: NormLayers = "none"
     generator: Node
     discriminator: Node
 
@@ -89,9 +93,16 @@ class Norm(_Axis):
     estimator: Node | None
     scale: float = number(1e-6, 1e6)
     gamma: Literal["none", "shared", "per_layer"]
+    gamma_bias: bool = False
     n_power_iterations: int = number(1, 10_000)
     warmup_iterations: int = number(0, 10_000)
     target: Literal["discriminator", "generator", "both"]
+    activations: NormLayers = "none"
+    output: Literal["none", "gradient"] = "none"
+
+
+# Penalties on the slope of each image's own score.
+OF_SLOPES = ("gradient_penalty", "r1", "r2", "r1_r2", "dragan")
 
 
 class Init(_Axis):
@@ -106,16 +117,21 @@ class Loss(_Axis):
 class Penalty(_Axis):
     name: str
     coefficient: float = number(0, 1e9, default=1.0)
+    every: int = number(1, FOREVER, default=1)
 
 
 class Augment(_Axis):
     name: str
+    policy: list[Literal["color", "translation", "cutout"]] | None = Field(None, min_length=1)
+    strength: float = number(0, 1, default=1.0)
 
 
 class Optimizer(_Axis):
     g_lr: float = number(0, 1e9)
     d_lr: float = number(0, 1e9)
     n_dis: int = number(1, 1000)
+    reuse_latents: bool = False
+    tensorflow_epsilon: bool = False
     decay: Literal["none", "linear"]
     generator: Node
     discriminator: Node
@@ -126,13 +142,15 @@ class Metrics(_Axis):
 
     extractor: Node
     datasets: list[str] | None = None  # the only ones that it can judge; None: all
-    measure: list[Literal["fid", "is", "kid", "prc"]] = Field(["fid", "is"], min_length=1)
+    measure: list[Literal["fid", "is", "kid", "prc", "dc"]] = Field(["fid", "is"], min_length=1)
     every: int = number(0, FOREVER, default=0)
     num_generated: int = number(2, 10_000_000, default=50_000)
     num_fid: int | None = number(2, 10_000_000, default=None)
+    fid_separate: bool = False
     num_real: int | None = number(2, 10_000_000, default=None)
     num_kid_prc: int | None = number(2, 10_000_000, default=10_000)
     is_splits: int = number(1, 10_000, default=10)
+    is_outputs: int | None = number(2, 10_000_000, default=None)
     kid_subset_size: int = number(2, 10_000_000, default=1000)
     batch_size: int = number(1, 100_000, default=64)
 
@@ -140,6 +158,7 @@ class Metrics(_Axis):
 class Tracker(_Axis):
     name: str
     mode: Literal["auto", "online", "offline", "disabled"]
+    artifact: bool = False  # of W&B: the generator's weights at the end
 
 
 class Train(_Section):
@@ -151,6 +170,7 @@ class Train(_Section):
     tf32: bool
     resident_gb: float = number(0, 1e6, identity=False)
     sync_bn: bool = measure()  # but see `bn_batches`
+    bn_in_d_updates: bool = True
     bn_batches: int = number(1, 10**6, default=1)  # in how many parts batch norm sees a batch
     channels_last: bool
     compile: bool
@@ -203,7 +223,7 @@ class JudgeConfig(_Axis):
             if metrics.datasets and self.dataset.name not in metrics.datasets:
                 yield (
                     f"metrics={name} judges {' and '.join(metrics.datasets)} only, not dataset="
-                    f"{self.dataset.name}: take metrics=inception or metrics=none"
+                    f"{self.dataset.name}: take metrics=lite, metrics=inception or metrics=none"
                 )
             splits, count = metrics.is_splits, metrics.num_generated
             if "is" in metrics.measure and splits > count:
@@ -251,8 +271,40 @@ class Config(JudgeConfig):
                 f"arch={self.arch.name} has no shape for dataset.image_size={size}: take one of "
                 f"{', '.join(map(str, sizes))}, or another arch"
             )
+        if self.norm.gamma_bias and self.norm.gamma == "none":
+            yield (
+                "norm.gamma_bias=true needs a scale that is learned: set norm.gamma=shared or "
+                "norm.gamma=per_layer"
+            )
+        sizes_differ = self.train.g_batch_size != self.train.batch_size
+        if self.optimizer.reuse_latents and sizes_differ:
+            yield (
+                "optimizer.reuse_latents=true needs as many images in both updates, not train.g_batch_size="
+                f"{self.train.g_batch_size} and train.batch_size={self.train.batch_size}: set them alike"
+            )
         if self.train.cuda_graphs and not self.train.compile:
             yield "train.cuda_graphs=true are graphs of compiled passes: set train.compile=true too"
+        layers, chosen = self.norm.activations, self.arch.discriminator_norm
+        if layers not in ("none", chosen):
+            yield (
+                f"norm={self.norm.name} puts {layers} norm into the discriminator, and "
+                f"arch.discriminator_norm={chosen}: leave that out, or take an arch with a place for them"
+            )
+        if self.norm.output == "gradient" and chosen == "batch":
+            yield (
+                "norm.output=gradient divides a score by its own image's slope, and under batch norm it "
+                "depends on its whole batch: take another arch.discriminator_norm"
+            )
+        if self.norm.output == "gradient" and self.penalty.name in OF_SLOPES:
+            yield (
+                f"penalty={self.penalty.name} is on a slope, and norm.output=gradient makes that a function "
+                "of the score, (1 - |score|)²: take penalty=none"
+            )
+        if chosen == "batch" and self.penalty.name in OF_SLOPES:
+            yield (
+                f"penalty={self.penalty.name} is on the slope of an image's own score, and under batch norm "
+                "it depends on its whole batch: take another arch.discriminator_norm, or penalty=none"
+            )
         if self.loss.name == "wgan_gp" and self.penalty.name != "gradient_penalty":
             yield (
                 f"loss=wgan_gp means penalty=gradient_penalty, not {self.penalty.name}: with that, take "

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from gan_lab.errors import UserError
 from gan_lab.files import replacing
@@ -16,6 +15,8 @@ from gan_lab.files import replacing
 
 def write_grid(path: Path, images: Tensor) -> Path:
     """Write uint8 images `[N, 3, H, W]` as one nearly square grid; returns the path."""
+    from torchvision.utils import make_grid  # heavy: not before there is something to see
+
     grid = make_grid(images.cpu(), nrow=math.ceil(math.sqrt(len(images))), padding=2, pad_value=255)
     with replacing(path) as temporary:
         Image.fromarray(grid.permute(1, 2, 0).numpy()).save(temporary, format="PNG")

@@ -29,11 +29,14 @@ def register() -> None:
     """Make every sweep of the table a choice that Hydra knows; before it composes anything."""
     from hydra.core.config_store import ConfigStore  # slow, and not needed to read what was composed
 
+    # Hydra copies its sources for every group it lists (130 times for --help), and with them the whole store.
+    # That is a singleton and hands out copies of what it holds, so one is enough.
+    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     for dataset, sweeps in SWEEPS.items():
         for sweep, scales in sweeps.items():
             defaults = [f"/experiment/paper/{dataset}", f"/experiment/paper/sweep/{sweep}", "_self_"]
             node: dict[str, Any] = {"defaults": defaults}
-            if scales:  # nodes are kept small: --help copies all of them for each group that it lists
+            if scales:
                 node["hydra"] = {"sweeper": {"params": {"norm.scale": scales}}}
             name = f"{dataset}_{sweep}"
             ConfigStore.instance().store(name, node, group="experiment/paper", package="_global_")

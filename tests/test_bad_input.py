@@ -21,9 +21,10 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from gan_lab import terminal
 from gan_lab.config import compose, load
 from gan_lab.run import run
-from gan_lab.runs.directory import RunDirectory
+from gan_lab.runs.directory import CONFIG_FORMAT, RunDirectory
 
 SMALLEST = (
     "experiment=tiny",
@@ -85,6 +86,7 @@ VALUES: dict[str, str] = {  # one bad value each, and what the sentence must nam
     "train.iterations=0": "train.iterations",
     "train.iterations=1.5": "train.iterations",
     "train.iterations=null": "train.iterations",
+    "train.batch_size=1": "train.batch_size=1",
     "train.batch_size=0": "train.batch_size",
     "train.batch_size=null": "train.batch_size",
     "train.batch_size=[4]": "train.batch_size",
@@ -474,8 +476,8 @@ def of_format(number: Any) -> Callable[[RunDirectory], object]:
 
 
 RUN_DIRECTORIES: dict[str, Callable[[RunDirectory], object]] = {
-    "a config of an older version": of_format(1),
-    "a config of a newer version": of_format(3),
+    "a config of an older version": of_format(CONFIG_FORMAT - 1),
+    "a config of a newer version": of_format(CONFIG_FORMAT + 1),
     "a config of no version": of_format(None),
     "an empty config": config_yaml(b""),
     "a binary config": config_yaml(b"\xff\xfe\x00\x01"),
@@ -561,7 +563,7 @@ def test_a_run_directory_can_name_no_code_to_run(
     trained.config.write_text(yaml.safe_dump(config))
     arguments = {"generate": ["--out", str(tmp_path / "grid.png")]}.get(script, [])
     before = tree(tmp_path)
-    assert module.main([str(trained.root), *arguments]) == 2
+    assert terminal.exit_status(lambda: module.main([str(trained.root), *arguments])) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert target in line

@@ -1,4 +1,4 @@
-"""A small digits classifier as a torch-fidelity feature extractor: the judge of generated digits.
+"""A small digits classifier: the judge of generated digits.
 
 An Inception network trained on photographs says nothing of handwritten digits; this one reads them.
 """
@@ -12,59 +12,33 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_fidelity import FeatureExtractorBase, register_feature_extractor
 
 from gan_lab.data.digits import load_grey, to_rgb
 from gan_lab.metrics import cache
 from gan_lab.rng import stream
 
 NAME = "digits"
-FEATURES, LOGITS = "64", "logits"
+LAYERS = ["64", "logits"]
 KEY = {"recipe": 2}  # raise it with anything that changes the weights
 HELD_OUT = 360  # of 1,797
 
 
-class DigitsExtractor(FeatureExtractorBase):
-    """uint8 images `[B, 3, H, W]` to the classifier's 64 features `[B, 64]` and 10 logits `[B, 10]`."""
+class DigitsClassifier(nn.Module):
+    """uint8 images `[B, 3, H, W]` to 64 features `[B, 64]` and 10 logits `[B, 10]`."""
 
-    def __init__(
-        self,
-        name: str,
-        features_list: list[str],
-        feature_extractor_weights_path: str | BinaryIO | None = None,
-        **_: object,
-    ) -> None:
-        super().__init__(name, features_list)
+    def __init__(self) -> None:
+        super().__init__()
         self.convolutions = nn.Sequential(
             nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
             nn.Flatten(), nn.Linear(32 * 4 * 4, 64),
         )  # fmt: skip
         self.classifier = nn.Linear(64, 10)
-        if feature_extractor_weights_path:
-            with np.load(feature_extractor_weights_path, allow_pickle=False) as arrays:
-                self.load_state_dict({name: torch.from_numpy(arrays[name]) for name in self.state_dict()})
 
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return FEATURES, LOGITS
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return {"isc": LOGITS, "fid": FEATURES, "kid": FEATURES, "prc": FEATURES}[metric]
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return False
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         grey = images.float().mean(dim=1, keepdim=True) / 255
         features = self.convolutions(F.adaptive_avg_pool2d(grey, 16))
-        named = {FEATURES: features, LOGITS: self.classifier(F.relu(features))}
-        return tuple(named[name] for name in self.features_list)
-
-
-register_feature_extractor(NAME, DigitsExtractor)
+        return features, self.classifier(F.relu(features))
 
 
 def split() -> tuple[np.ndarray, np.ndarray]:
@@ -81,14 +55,22 @@ def weights(folder: Path) -> Path:
     return cache.location(folder, "digits-classifier", KEY)
 
 
-def _train(epochs: int = 12, batch_size: int = 32) -> DigitsExtractor:
+def load(weights: Path | BinaryIO) -> DigitsClassifier:
+    """The classifier with the weights of a file; raises whatever a damaged one makes NumPy raise."""
+    network = DigitsClassifier()
+    with np.load(weights, allow_pickle=False) as arrays:
+        network.load_state_dict({name: torch.from_numpy(arrays[name]) for name in network.state_dict()})
+    return network.eval().requires_grad_(False)
+
+
+def _train(epochs: int = 12, batch_size: int = 32) -> DigitsClassifier:
     train, _ = split()
     grey, labels = load_grey()
     images = torch.from_numpy(to_rgb(grey[train], 32))
     targets = torch.from_numpy(labels[train])
     with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = DigitsExtractor(NAME, [FEATURES, LOGITS])
+        network = DigitsClassifier()
         steps_per_epoch = len(train) // batch_size
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=epochs * steps_per_epoch)

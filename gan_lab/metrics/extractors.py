@@ -1,4 +1,4 @@
-"""The networks that judge images, from torch-fidelity's registry, and where their weights lie.
+"""The networks that judge images, and where their weights lie.
 
 Each function here is a choice of `extractor` in `configs/metrics`. An extractor of one's own is a function
 that returns an `Extractor`.
@@ -35,13 +35,15 @@ class Extractor:
     tells it from every other: its name, its layers, its weights' SHA-256, its precision. `suffix` ends the
     names of its metrics, and no two extractors share one: the plain names belong to Inception with its
     published weights in float32 only.
-    `usual` is the number of samples that figures with no number in their names are of.
+    `usual` is the number of samples that figures with no number in their names are of. `distance` is what the
+    names of its Fréchet distances begin with.
     """
 
     network: nn.Module
     identity: dict[str, Any]
     suffix: str
     usual: int = 50_000
+    distance: str = "fid"
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,8 +59,11 @@ def digits(root: str) -> Extractor:
     from gan_lab.metrics import digits_extractor
 
     path = digits_extractor.weights(Path(root).expanduser() / "cache")
-    network, identity = _load(digits_extractor.NAME, path.read_bytes(), path)
-    return Extractor(network, identity, "_digits", usual=2000)
+    content = path.read_bytes()
+    network = digits_extractor.load(io.BytesIO(content))
+    return Extractor(
+        network, _identity(digits_extractor.NAME, digits_extractor.LAYERS, content), "_digits", usual=2000
+    )
 
 
 def inception(root: str, weights: str | None = None, precision: str = "exact") -> Extractor:
@@ -67,8 +72,7 @@ def inception(root: str, weights: str | None = None, precision: str = "exact") -
     `precision` is `exact` (float32, the features of torch-fidelity) or `bf16`. Raises UserError where the
     weights cannot be had or are none.
     """
-    if precision not in DTYPES:
-        raise UserError(f"precision={precision} is none of {', '.join(DTYPES)}: take one of them")
+    dtype = _dtype(precision)
     if not isinstance(weights, str | None):
         raise UserError(f"weights={weights} must be a string: quote it, or leave it null")
     path = Path(weights).expanduser() if weights else inception_weights(Path(root).expanduser())
@@ -76,11 +80,29 @@ def inception(root: str, weights: str | None = None, precision: str = "exact") -
     digest = hashlib.sha256(content).hexdigest()
     suffix = "" if digest == INCEPTION_SHA256 else f"_unverified_{digest[:8]}"
     _refuse_code(content, path)
-    network, identity = _load(INCEPTION, content, path)
+    network, identity = _load(content, path)
     suffix += "" if precision == "exact" else f"_{precision}"
-    return Extractor(
-        FoldedInception(network, DTYPES[precision]), {**identity, "precision": precision}, suffix
-    )
+    return Extractor(FoldedInception(network, dtype), {**identity, "precision": precision}, suffix)
+
+
+def lite(precision: str = "exact") -> Extractor:
+    """EfficientNet-Lite0 with its ImageNet weights: a judge of pictures that needs no download.
+
+    Its distances are called `metric/fd_lite`, for they are no FIDs. `precision` as in `inception`. Raises
+    UserError where the extra `judges` is not installed.
+    """
+    from gan_lab.metrics import lite as judge
+
+    network, digest = judge.load(_dtype(precision))
+    identity = {"name": judge.NAME, "weights": digest, "precision": precision}
+    suffix = "_lite" if precision == "exact" else f"_lite_{precision}"
+    return Extractor(network, identity, suffix, usual=10_000, distance="fd")
+
+
+def _dtype(precision: str) -> torch.dtype:
+    if precision not in DTYPES:
+        raise UserError(f"precision={precision} is none of {', '.join(DTYPES)}: take one of them")
+    return DTYPES[precision]
 
 
 def inception_weights(root: Path) -> Path:
@@ -110,21 +132,25 @@ def inception_weights(root: Path) -> Path:
     return path
 
 
-def _load(registered: str, content: bytes, path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """torch-fidelity's network of that name with these weights, and what tells it from every other."""
+def _load(content: bytes, path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """torch-fidelity's Inception with these weights, and what tells it from every other."""
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
     from torch_fidelity.utils import create_feature_extractor
 
-    kind = FEATURE_EXTRACTORS_REGISTRY[registered]
+    kind = FEATURE_EXTRACTORS_REGISTRY[INCEPTION]
     layers = [kind.get_default_feature_layer_for_metric(metric) for metric in ("fid", "isc")]
     try:
         # The bytes that were checked, not the file, which may have changed since: a loader reads both alike.
         network = create_feature_extractor(
-            registered, layers, cuda=False, verbose=False, feature_extractor_weights_path=io.BytesIO(content)
+            INCEPTION, layers, cuda=False, verbose=False, feature_extractor_weights_path=io.BytesIO(content)
         )
     except Exception as error:
-        raise UserError(f"{path} does not hold the weights of {registered}: give another file") from error
-    return network, {"name": registered, "layers": layers, "weights": hashlib.sha256(content).hexdigest()}
+        raise UserError(f"{path} does not hold the weights of {INCEPTION}: give another file") from error
+    return network, _identity(INCEPTION, layers, content)
+
+
+def _identity(name: str, layers: list[str], weights: bytes) -> dict[str, Any]:
+    return {"name": name, "layers": layers, "weights": hashlib.sha256(weights).hexdigest()}
 
 
 def _refuse_code(content: bytes, path: Path) -> None:

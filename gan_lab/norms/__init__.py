@@ -2,7 +2,7 @@
 
 `normalize` puts one on any module, `remove` takes it off again, `sigmas` reads the estimates.
 An estimator (`SigmaOut`, `SigmaIn`, `SigmaBidirectional`, `SigmaOperator`) says which singular value; a scale
-multiplies.
+multiplies. `normalize_gradient` normalizes a network's scores instead, by the norm of their gradient.
 """
 
 from gan_lab.norms.apply import (
@@ -16,10 +16,12 @@ from gan_lab.norms.apply import (
     sole_norm,
     trained_weight,
 )
+from gan_lab.norms.gradient import GradientNormalized, normalize_gradient, remove_gradient
 from gan_lab.norms.parametrization import SpectralNormalization
 from gan_lab.norms.sigma import SigmaBidirectional, SigmaEstimator, SigmaIn, SigmaOperator, SigmaOut
 
 __all__ = [
+    "GradientNormalized",
     "SigmaBidirectional",
     "SigmaEstimator",
     "SigmaIn",
@@ -30,8 +32,10 @@ __all__ = [
     "frozen",
     "has_other_parametrizations",
     "normalize",
+    "normalize_gradient",
     "normalized_layers",
     "remove",
+    "remove_gradient",
     "sigmas",
     "sole_norm",
     "trained_weight",

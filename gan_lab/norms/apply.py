@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from gan_lab.layers import weighted_layers
-from gan_lab.norms.parametrization import SpectralNormalization, normalized_weights
+from gan_lab.norms.parametrization import ScaledBias, SpectralNormalization, normalized_weights
 from gan_lab.norms.pickling import attach
 from gan_lab.norms.sigma import SigmaEstimator
 
@@ -25,17 +25,19 @@ def normalize(
     estimator: Callable[..., SigmaEstimator],
     scale: float = 1.0,
     gamma: Gamma = "none",
+    gamma_bias: bool = False,
     n_power_iterations: int = 1,
     warmup_iterations: int = 50,
-    example_input: Tensor | None = None,
+    example_input: Tensor | tuple[Tensor, ...] | None = None,
 ) -> list[str]:
     """Normalize every linear, convolution and transposed convolution layer of `network`, in place.
 
     `estimator` is a class, or a `functools.partial` of one, that makes a layer's sigma, e.g. `SigmaOut`; the
     effective weight is `scale · W / sigma`, with `gamma` a scale that is learned from there: one for all
-    layers (`shared`) or one each (`per_layer`). `n_power_iterations` run at each evaluation of a weight in
-    training mode, `warmup_iterations` run now, so that sigma is right from the first batch. `example_input`
-    (any batch that the network takes) shows the sizes of the layers' inputs to an estimator that needs them
+    layers (`shared`) or one each (`per_layer`); with `gamma_bias` it multiplies the layers' biases too.
+    `n_power_iterations` run at each evaluation of a weight in training mode, `warmup_iterations` run now, so
+    that sigma is right from the first batch. `example_input` (any batch that the network takes, in a tuple
+    with its labels if it takes any) shows the sizes of the layers' inputs to an estimator that needs them
     (`SigmaOperator`).
 
     Layers of no kind named above are left alone, with a line in the log where they hold a matrix. Returns the
@@ -46,11 +48,17 @@ def normalize(
     if gamma not in get_args(Gamma):
         raise ValueError(f"gamma={gamma!r} is none of {', '.join(get_args(Gamma))}")
     layers = dict(weighted_layers(network))
+    if gamma_bias and gamma == "none":
+        raise ValueError("gamma_bias=True needs a scale that is learned: set gamma to shared or per_layer")
     for name, layer in layers.items():
-        if parametrize.is_parametrized(layer, "weight"):
-            raise ValueError(f"layer {name or '(root)'} has a parametrized weight already: remove it first")
+        for tensor in ("weight", "bias") if gamma_bias else ("weight",):
+            if parametrize.is_parametrized(layer, tensor):
+                raise ValueError(
+                    f"layer {name or '(root)'} has a parametrized {tensor} already: remove it first"
+                )
     needs_size = getattr(getattr(estimator, "func", estimator), "needs_input_size", False)
-    sizes = input_sizes(network, layers, example_input) if needs_size else {}
+    example = example_input if isinstance(example_input, tuple) else (example_input,)
+    sizes = input_sizes(network, layers, *example) if needs_size else {}
 
     prepared: dict[str, SpectralNormalization] = {}
     learned: nn.Parameter | None = None
@@ -72,7 +80,10 @@ def normalize(
     # Only now is the network touched: a layer that was refused leaves it as it was.
     for name, norm in prepared.items():
         layer = layers[name]
-        attach(layer, norm)
+        of_bias = None
+        if isinstance(norm.scale, nn.Parameter) and gamma_bias and layer.bias is not None:
+            of_bias = ScaledBias(norm.scale)
+        attach(layer, norm, of_bias)
         if norm.estimator.input_size:
             layer.register_forward_pre_hook(_InputSizeCheck(name, norm.estimator.input_size))
     return list(prepared)
@@ -195,6 +206,14 @@ def trained_weight(layer: nn.Module) -> Tensor:
     return weight
 
 
+def scales_bias(layer: nn.Module) -> bool:
+    """Whether a learned scale multiplies the layer's bias too."""
+    return parametrize.is_parametrized(layer, "bias") and any(
+        isinstance(one, ScaledBias)
+        for one in layer.parametrizations.bias  # type: ignore[union-attr]
+    )
+
+
 def remove(network: nn.Module) -> list[str]:
     """Take the norms off again, leaving the effective weights in place as ordinary parameters.
 
@@ -203,6 +222,8 @@ def remove(network: nn.Module) -> list[str]:
     names = []
     for name, layer, norm in list(normalized_layers(network)):
         norm.eval()
+        if scales_bias(layer):
+            parametrize.remove_parametrizations(layer, "bias", leave_parametrized=True)
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
         # PyTorch puts it last; an optimizer's state goes by the order.
         weight = layer._parameters.pop("weight")

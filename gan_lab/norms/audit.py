@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
 from gan_lab.layers import KernelLayout, weighted_layers
@@ -113,6 +112,8 @@ def operator_norm(operator: LayerOperator, weight: Tensor) -> tuple[float, str, 
     """(largest singular value, method, relative residual) of an operator, in float64 on the host."""
     if not weight.any():
         return 0.0, "svd", 0.0
+    from scipy.sparse.linalg import LinearOperator, eigsh  # heavy, and not needed to train
+
     weight = weight.detach().cpu().double()
     inputs, outputs = math.prod(operator.input_shape), math.prod(operator.output_shape)
     if inputs * outputs <= DENSE_LIMIT:

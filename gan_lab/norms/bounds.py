@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gan_lab.layers import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, weighted_layers
 from gan_lab.norms.apply import normalized_layers, trained_weight
 from gan_lab.norms.audit import Audit
+from gan_lab.norms.gradient import GradientNormalized
 from gan_lab.norms.lipschitz import gains_after
 from gan_lab.norms.parametrization import SpectralNormalization
 
@@ -86,6 +87,8 @@ def gradient_bounds(
     """
     if any(isinstance(module, _BatchNorm) and module.training for module in network.modules()):
         raise ValueError("batch norm in training mode makes a score depend on other images")
+    if isinstance(network, GradientNormalized):
+        raise ValueError("gradient normalization makes a score depend on the weights through its slope, too")
     operator_norms = {
         layer: row.operator_norm
         for (_, layer), row in zip(weighted_layers(network), exact.layers, strict=True)

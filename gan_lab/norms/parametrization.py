@@ -59,6 +59,21 @@ class SpectralNormalization(nn.Module):
         return effective
 
 
+class ScaledBias(nn.Module):
+    """`b ↦ γ·b`, γ the learned scale of the layer's weight (as in the public code of Lin et al. 2021)."""
+
+    def __init__(self, scale: nn.Parameter) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, bias: Tensor) -> Tensor:
+        return bias * self.scale
+
+    def right_inverse(self, effective: Tensor) -> Tensor:
+        """What is stored when somebody assigns `layer.bias`: the value, to be scaled from then on."""
+        return effective
+
+
 def normalized_weights(norms: Sequence[SpectralNormalization], weights: Sequence[Tensor]) -> list[Tensor]:
     """The effective weights of many layers, the same that each norm makes by itself, in fewer operations.
 

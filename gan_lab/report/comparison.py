@@ -99,9 +99,9 @@ class Table:
 
 
 def metrics(names: Iterable[str]) -> list[str]:
-    """FID and IS among metrics' names, whatever they end in: each protocol's is a metric of its own."""
+    """FID, other Fréchet distances (FD) and IS among metrics' names: each protocol's is another metric."""
     names = list(names)
-    fids = [name for name in names if f"{name}_".startswith("metric/fid_")]
+    fids = [name for name in names if f"{name}_".startswith(("metric/fid_", "metric/fd_"))]
     scores = [name for name in names if name.startswith("metric/is_") and name.endswith("_mean")]
     return sorted(fids, key=len) + sorted(scores, key=len)
 
@@ -117,7 +117,7 @@ def measured(found: Iterable[Scores]) -> list[str]:
 
 
 def is_better_low(metric: str) -> bool:
-    return metric.startswith("metric/fid")
+    return metric.startswith(("metric/fid", "metric/fd", "metric/kid"))
 
 
 def arrowed(metric: str) -> str:

@@ -23,7 +23,7 @@ RUNNING, FINISHED, DIVERGED, INTERRUPTED, FAILED = "running", "finished", "diver
 STATES = (RUNNING, FINISHED, DIVERGED, INTERRUPTED, FAILED)
 EXIT_STATUS = {FINISHED: 0, FAILED: 1, DIVERGED: 3, INTERRUPTED: 4}  # of train.py
 
-CONFIG_FORMAT = 2  # raised when the meaning of a stored config changes
+CONFIG_FORMAT = 3  # raised when the meaning of a stored config changes, or what a network is
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,10 @@ class RunDirectory:
     @property
     def samples(self) -> Path:
         return self.root / "samples"
+
+    @property
+    def real_images(self) -> Path:
+        return self.root / "real.png"
 
     @property
     def checkpoints(self) -> Path:

@@ -1,6 +1,5 @@
 """Progress for a person: a bar on a terminal, plain lines where the output is not one."""
 
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -8,8 +7,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from gan_lab.tracking.history import DISTANCES
+
 SHOWN = {"loss/d": "D", "loss/g": "G"}
-FID = "metric/fid"
 
 
 class Console:
@@ -25,16 +25,10 @@ class Console:
     def log(self, iteration: int, values: Mapping[str, float]) -> None:
         self._shown |= {short: values[name] for name, short in SHOWN.items() if name in values}
         for name in values:
-            if name.startswith(FID):  # and its protocol, as in metric/fid_digits
-                self._shown[" ".join(["FID", *name.removeprefix(FID).split("_")[1:]])] = values[name]
+            if name.startswith(DISTANCES):  # and its protocol, as in metric/fid_digits
+                kind, *protocol = name.removeprefix("metric/").split("_")
+                self._shown[" ".join([kind.upper(), *protocol])] = values[name]
         text = "  ".join(f"{short} {value:.3f}" for short, value in self._shown.items())
-        stream = sys.stdout if self._bar is None else sys.stderr
-        try:
-            self._show(iteration, text)
-        except OSError:  # nobody listens any more, as after `| head`: the run continues
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-    def _show(self, iteration: int, text: str) -> None:
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(iteration - self._bar.n)

@@ -1,6 +1,7 @@
 """How a training pass through a network is computed: its precision, compiled or not."""
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,9 @@ class Forward:
             "dtype": torch.bfloat16,
             "enabled": execution.precision == "bf16",
         }
-        self._compiled = _compiled(network, execution.cuda_graphs) if execution.compile else None
+        # A compiled pass cannot be differentiated twice, as gradient normalization is.
+        compiles = execution.compile and not isinstance(network, norms.GradientNormalized)
+        self._compiled = _compiled(network, execution.cuda_graphs) if compiles else None
 
     def __call__(self, *batch: Tensor) -> Tensor:
         if self._compiled is None:
@@ -52,6 +55,7 @@ class Forward:
             # The norms stay outside of the graph, which finds the weights that they made.
             for _, layer, _ in norms.normalized_layers(self.network):
                 layer.weight  # noqa: B018
+                layer.bias  # noqa: B018
             return self._compiled(*batch).float()
 
     def uncompiled(self, *batch: Tensor) -> Tensor:
@@ -110,6 +114,27 @@ class _Cast(torch.autograd.Function):
         there = [gradient for gradient in gradients if gradient is not None]
         cast = iter(_Cast.apply(ctx.before, *there) if there else ())
         return None, *(None if gradient is None else next(cast) for gradient in gradients)
+
+
+def needs_labels(network: nn.Module) -> bool:
+    """Whether a network is called with classes after its images or latents."""
+    kind = network.plain_class() if isinstance(network, norms.GradientNormalized) else type(network)
+    parameters = inspect.signature(kind.forward).parameters.values()
+    required = [p for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    return len(required) > 2  # next to `self`
+
+
+@contextlib.contextmanager
+def no_statistics(network: nn.Module) -> Iterator[None]:
+    """Batch norms normalize by their batch inside the block, and keep nothing of it for eval mode."""
+    keeping = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for module in keeping:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in keeping:
+            module.track_running_stats = True
 
 
 def scores_are_per_sample(discriminator: nn.Module, images: Tensor, *labels: Tensor) -> bool:

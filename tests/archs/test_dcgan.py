@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gan_lab.archs.dcgan import Discriminator, Generator
 from gan_lab.layers import weighted_layers
@@ -29,11 +30,15 @@ def parameters(network: nn.Module) -> int:
 @pytest.mark.parametrize(("size", "m"), BASES.items())
 def test_counts_from_the_table(size: int, m: int) -> None:
     convolutions = sum(c_in * c_out * k * k + c_out for c_in, c_out, k, _ in GENERATOR)
-    batch_norms = sum(2 * count for count in (512, 256, 128, 64))
+    batch_norms = sum(2 * count for count in (512 * m * m, 256, 128, 64))
     linear = 128 * 512 * m * m + 512 * m * m
     assert parameters(Generator(size)) == linear + batch_norms + convolutions
     convolutions = sum(c_in * c_out * k * k + c_out for c_in, c_out, k, _ in DISCRIMINATOR)
     assert parameters(Discriminator(size)) == convolutions + 512 * m * m + 1
+
+
+def test_counts_at_32_pixels_are_the_reference_s() -> None:
+    assert parameters(Generator(32)) == 3_828_739
 
 
 @pytest.mark.parametrize(("size", "m"), BASES.items())
@@ -67,13 +72,28 @@ def test_shapes_of_the_maps(size: int, m: int) -> None:
 
 
 def test_activations_and_batch_norm_are_the_reference_s() -> None:
-    norms = [module for module in Generator(32).modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in Generator(32).modules() if isinstance(module, _BatchNorm)]
     assert {(norm.momentum, norm.eps) for norm in norms} == {(0.1, 1e-5)}  # a decay of 0.9
-    assert len(norms) == 4
+    assert [norm.num_features for norm in norms] == [512 * 16, 256, 128, 64]
     discriminator = Discriminator(32)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in discriminator.modules())
+    assert not any(isinstance(module, _BatchNorm) for module in discriminator.modules())
     slopes = [module.negative_slope for module in discriminator.modules() if isinstance(module, nn.LeakyReLU)]
     assert slopes == [0.1] * 7
+
+
+@pytest.mark.parametrize(("size", "m"), BASES.items())
+def test_the_first_batch_norm_is_of_features_and_not_of_maps(size: int, m: int) -> None:
+    """Over the batch each position of each first map has mean 0 and variance 1, before the ReLU."""
+    generator = Generator(size, width=1 / 64)
+    maps: list[Tensor] = []
+    generator.reshape.register_forward_hook(lambda _, inputs, output: maps.append(output))
+    latents = torch.randn(200, 128, generator=torch.Generator().manual_seed(0))
+    generator(latents)
+    features = generator.linear(latents).double()
+    centred = features - features.mean(0)
+    expected = (centred / (centred.square().mean(0) + 1e-5).sqrt()).clamp_min(0)
+    assert maps[0].shape == (200, 8, m, m)
+    torch.testing.assert_close(maps[0].flatten(1).double(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_an_unknown_size_is_refused() -> None:

@@ -35,7 +35,7 @@ import torch
 import wandb  # noqa: F401
 from omegaconf import DictConfig
 
-import gan_lab.metrics.digits_extractor  # noqa: F401
+import gan_lab.metrics.figures  # noqa: F401
 from gan_lab.config import compose, load
 from gan_lab.metrics.evaluation import Evaluator
 from gan_lab.run import run

@@ -11,7 +11,7 @@ from gan_lab.metrics import digits_extractor, extractors
 
 
 def test_it_reads_digits_that_it_was_not_trained_on(digits_weights: Path) -> None:
-    network = digits_extractor.DigitsExtractor("digits", ["64", "logits"], str(digits_weights))
+    network = digits_extractor.load(digits_weights)
     _, held_out = digits_extractor.split()
     grey, labels = load_grey()
     features, logits = network(torch.from_numpy(to_rgb(grey[held_out], 32)))

@@ -211,11 +211,13 @@ def test_names_of_metrics() -> None:
         "metric/fid_mine_fast",
         "metric/kid_mean",
         "metric/fidelity",
+        "metric/fd_lite",
+        "metric/fdr",
         "metric/precision",
     ]
-    assert metrics(names) == ["metric/fid_mine_fast", "metric/is_digits_mean"]
-    assert [title(name) for name in metrics(names)] == ["FID mine fast", "IS digits"]
-    assert [is_better_low(name) for name in metrics(names)] == [True, False]
+    assert metrics(names) == ["metric/fd_lite", "metric/fid_mine_fast", "metric/is_digits_mean"]
+    assert [title(name) for name in metrics(names)] == ["FD lite", "FID mine fast", "IS digits"]
+    assert [is_better_low(name) for name in metrics(names)] == [True, True, False]
 
 
 def test_copies_change_no_figure_and_are_named(sweep: Path) -> None:

@@ -21,6 +21,7 @@ from gan_lab.report.runs import (
     settings,
     where,
 )
+from gan_lab.runs.directory import CONFIG_FORMAT
 
 
 @pytest.fixture
@@ -118,17 +119,20 @@ def test_damage_is_named_and_the_rest_is_there(sweep: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "format: 1\na: &a [1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+        "a: &a [1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
         "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d]\n",
-        "format: 1\na: &a {b: *a}\n",
-        "format: 1\na: &a [[*a]]\n",
+        "a: &a {b: *a}\n",
+        "a: &a [[*a]]\n",
     ],
     ids=["bomb", "mapping in itself", "list in itself"],
 )
 def test_a_config_without_end_is_damage(sweep: Path, text: str) -> None:
-    next((sweep / "cifar10/dcgan/sn").iterdir()).joinpath("config.yaml").write_text(text)
+    next((sweep / "cifar10/dcgan/sn").iterdir()).joinpath("config.yaml").write_text(
+        f"format: {CONFIG_FORMAT}\n{text}"
+    )
     runs, damaged = find(sweep)
     assert (len(runs), len(damaged)) == (5, 1)
+    assert "format" not in damaged[0].reason
 
 
 def test_nothing_steers_a_terminal(sweep: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 import gan_lab
 from gan_lab.errors import UserError
 from gan_lab.runs import directory as run_directory
-from gan_lab.runs.directory import RUNNING, RunDirectory
+from gan_lab.runs.directory import CONFIG_FORMAT, RUNNING, RunDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -104,6 +104,15 @@ def test_the_config_comes_back(directory: RunDirectory) -> None:
     config = {"seed": 2**63 - 1, "norm": norm, "tags": ["ß", "yes"]}
     directory.write_config(config)
     assert directory.read_config() == config
+
+
+@pytest.mark.parametrize("older", range(1, CONFIG_FORMAT))
+def test_a_run_of_an_older_format_is_refused(directory: RunDirectory, older: int) -> None:
+    directory.write_config({"seed": 0})
+    text = directory.config.read_text()
+    directory.config.write_text(text.replace(f"format: {CONFIG_FORMAT}", f"format: {older}"))
+    with pytest.raises(UserError, match=f"format {older}, .* format {CONFIG_FORMAT}: .*fresh=true"):
+        directory.read_config()
 
 
 @pytest.mark.parametrize(

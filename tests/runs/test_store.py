@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gan_lab import norms
 from gan_lab.errors import UserError
-from gan_lab.runs.directory import RunDirectory
+from gan_lab.runs.directory import CONFIG_FORMAT, RunDirectory
 from gan_lab.runs.lock import RunLock
 from gan_lab.runs.store import Store, ended_before
 
@@ -272,6 +272,8 @@ def test_what_needs_no_further_training(
 def test_a_run_of_another_version_is_refused(directory: RunDirectory) -> None:
     directory.create()
     directory.write_status("finished", 10)
-    directory.config.write_text("format: 1\n")
-    with pytest.raises(UserError, match="format 1, this version of gan-lab reads format 2"):
+    directory.config.write_text(f"format: {CONFIG_FORMAT - 1}\n")
+    with pytest.raises(
+        UserError, match=f"format {CONFIG_FORMAT - 1}, this version of gan-lab reads format {CONFIG_FORMAT}"
+    ):
         ended_before(directory, 10)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gan_lab.metrics import Evaluator
-from gan_lab.runs.directory import RunDirectory
+from gan_lab.runs.directory import CONFIG_FORMAT, RunDirectory
 from gan_lab.runs.lock import RunLock
 from gan_lab.tracking.history import History
 from gan_lab.tracking.jsonl import LATER, read
@@ -241,7 +241,7 @@ def test_a_folder_of_runs_is_judged_whole_and_a_bad_one_stops_no_other(
     bad, good = (finished_copy.with_name(name) for name in ("seed0-bad", "seed1-good"))
     for copy in (bad, good, finished_copy.with_name(f"{finished_copy.name}.kept1")):
         shutil.copytree(finished_copy, copy)
-    (bad / "config.yaml").write_text("format: 2\n")
+    (bad / "config.yaml").write_text(f"format: {CONFIG_FORMAT}\n")
     (good / "wandb/run-1/files").mkdir(parents=True)
     (good / "wandb/run-1/files/config.yaml").write_text("learning_rate: {value: 1}\n")
     judged = ("--metrics", "fid", "metrics.digits.num_generated=40", "--record")

@@ -1,5 +1,4 @@
 import io
-import os
 import re
 
 import pytest
@@ -48,17 +47,3 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "75%" in last
     assert "D 1.250  G -0.500  FID digits 12.500" in last
     assert capsys.readouterr().out == ""
-
-
-def test_a_run_goes_on_when_nobody_reads_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `python train.py | head` does to it."""
-    reader, writer = os.pipe()
-    with os.fdopen(writer, "w") as stdout:
-        monkeypatch.setattr("sys.stdout", stdout)
-        console = Console(start=0, iterations=40)
-        console.log(10, VALUES)
-        os.close(reader)
-        console.log(20, VALUES)
-        console.log(30, VALUES)
-        console.finish("finished")
-        print("and the summary", flush=True)

@@ -173,6 +173,11 @@ class HostReads(TorchDispatchMode):
         ["norm=strict_sn", "loss=wgan_gp", "optimizer=adam_ndis5", "train.ema=0.9"],
         ["norm=ssn", "penalty=r1", "loss=nonsaturating", "optimizer.decay=linear"],
         ["arch=resnet", "arch.width=0.01", "norm=bsn"],
+        ["norm=gradient_normalization", "optimizer=adam_ndis5"],
+        ["norm=batch_norm"],
+        ["norm=none", "loss=relativistic", "penalty=r1_r2"],
+        ["norm=sn", "penalty=dragan"],
+        ["norm=sn", "penalty=orthogonal", "augment=diffaugment"],
     ],
     ids=" ".join,
 )
