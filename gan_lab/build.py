@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from gan_lab.tracking import Guarded, Tracker
 from gan_lab.tracking.base import RunInfo, display_name
 from gan_lab.training.divergence import DivergenceMonitor
 from gan_lab.training.ema import ExponentialMovingAverage
-from gan_lab.training.forward import Execution, scores_are_per_sample
+from gan_lab.training.forward import Execution, needs_labels, scores_are_per_sample
 from gan_lab.training.gan import Gan
 from gan_lab.training.loop import Intervals
 
@@ -45,7 +45,8 @@ def execution_summary(config: Config, device: torch.device) -> str:
         "channels-last": train.channels_last,
         "compiled": train.compile,
         "CUDA graphs": train.cuda_graphs,
-        "fused optimizers": config.optimizer.discriminator.get("fused", False),
+        "fused optimizers": config.optimizer.discriminator.get("fused", False)
+        and not config.optimizer.tensorflow_epsilon,
     }
     return f"{device} ({where}): " + ", ".join(name for name, chosen in choices.items() if chosen)
 
@@ -100,30 +101,31 @@ def build_networks(config: Config, device: torch.device) -> tuple[nn.Module, nn.
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         for network in (generator, discriminator):
             network.to(device, memory_format=layout)
-        _normalize(config, generator, discriminator, device)
+        _normalize(config, generator, discriminator)
         if config.norm.output == "gradient":
             norms.normalize_gradient(discriminator)
     return generator, discriminator
 
 
-def example_inputs(config: Config, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Latents `[1, latent_dim]` and an image `[1, 3, H, W]` of the sizes that the networks take."""
+def example_inputs(config: Config, *networks: nn.Module) -> Iterator[tuple[Tensor, ...]]:
+    """What generator and discriminator can be called with: latents `[1, latent_dim]`, images `[1, 3, H, W]`.
+
+    Each with classes `[1]` where its network needs them.
+    """
     size = config.dataset.image_size
-    return (
-        torch.zeros(1, config.arch.latent_dim, device=device),
-        torch.zeros(1, 3, size, size, device=device),
-    )
+    for network, shape in zip(networks, ((config.arch.latent_dim,), (3, size, size)), strict=True):
+        device = next(network.parameters()).device
+        label = [torch.zeros(1, dtype=torch.long, device=device)] if needs_labels(network) else []
+        yield torch.zeros(1, *shape, device=device), *label
 
 
-def _normalize(config: Config, generator: nn.Module, discriminator: nn.Module, device: torch.device) -> None:
+def _normalize(config: Config, generator: nn.Module, discriminator: nn.Module) -> None:
     norm = config.norm
     if not norm.estimator:
         return
-    latents, image = example_inputs(config, device)
-    for target, network, example in (
-        ("generator", generator, latents),
-        ("discriminator", discriminator, image),
-    ):
+    networks = {"generator": generator, "discriminator": discriminator}
+    examples = example_inputs(config, generator, discriminator)
+    for (target, network), example in zip(networks.items(), examples, strict=True):
         if norm.target not in (target, "both"):
             continue
         try:
@@ -176,8 +178,8 @@ def build_gan(config: Config, array: ImageArray, device: torch.device) -> Gan:
     generator, discriminator = build_networks(config, device)
     _refuse_single_images(config, generator)
     train, n_dis = config.train, config.optimizer.n_dis
-    g_optimizer = build(config.optimizer.generator, "optimizer", generator.parameters())
-    d_optimizer = build(config.optimizer.discriminator, "optimizer", discriminator.parameters())
+    g_optimizer = _optimizer(config, config.optimizer.generator, generator)
+    d_optimizer = _optimizer(config, config.optimizer.discriminator, discriminator)
     lr_schedulers = {}
     if config.optimizer.decay == "linear":  # to zero after the last iteration
         optimizers = {"g_decay": g_optimizer, "d_decay": d_optimizer}
@@ -206,8 +208,22 @@ def build_gan(config: Config, array: ImageArray, device: torch.device) -> Gan:
         seed=config.seed,
         n_dis=n_dis,
         execution=Execution(train.precision, train.compile, train.cuda_graphs),
+        reuse_latents=config.optimizer.reuse_latents,
+        bn_in_d_updates=train.bn_in_d_updates,
         concatenate_real_and_fake=scores_are_per_sample(discriminator, *_noise(config, array, device)),
     )
+
+
+def _optimizer(config: Config, node: dict[str, Any], network: nn.Module) -> torch.optim.Optimizer:
+    """An optimizer of all parameters of a network."""
+    if config.optimizer.tensorflow_epsilon:
+        if node["_target_"] != "torch.optim.Adam":
+            raise UserError(
+                f"optimizer.tensorflow_epsilon=true is Adam's, not {node['_target_']}'s: leave it"
+            )
+        options = {key: value for key, value in node.items() if key != "fused"}
+        node = {**options, "_target_": "gan_lab.training.adam.TensorFlowAdam"}
+    return build(node, "optimizer", network.parameters())
 
 
 def _refuse_single_images(config: Config, generator: nn.Module) -> None:

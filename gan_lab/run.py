@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from gan_lab import build
 from gan_lab.config import Config, load
+from gan_lab.data import ImageArray
 from gan_lab.device import pick_device, prepare_process
 from gan_lab.distributed import collectives, env
 from gan_lab.distributed.collectives import on_rank_zero, rank_zero_first
@@ -30,7 +31,7 @@ from gan_lab.runs.directory import (
     WRONG_CONFIG,
     RunDirectory,
 )
-from gan_lab.runs.store import Store, ended_before
+from gan_lab.runs.store import GRID, Store, ended_before
 from gan_lab.tracking import Tracker
 from gan_lab.tracking.console import Console
 from gan_lab.tracking.history import History
@@ -99,12 +100,12 @@ def _run(config: Config, stop: StopRequest) -> Outcome:
     if outcome := _ended_before(directory, config):
         return outcome
     # Build everything first, so that configuration errors surface before anything is written.
-    images, gan, evaluators = _parts(config)
+    array, gan, evaluators = _parts(config)
     store = Store(directory, config.train.keep_every)
     with store.opened(config.fresh):
         state = store.load() or {}
         if state:
-            _refuse_other_images(config, directory, state.get("images"), images)
+            _refuse_other_images(config, directory, state.get("images"), array.fingerprint)
             _resume(gan, state, directory)
         start, device = gan.iteration, _devices(gan.device)
         ended, at_once = FAILED, False
@@ -114,7 +115,8 @@ def _run(config: Config, stop: StopRequest) -> Outcome:
                     config.plain,
                     state,
                     lambda: _trackers(config, directory, start, gan.device, evaluators),
-                    images=images,
+                    lambda: array.spread(GRID),
+                    images=array.fingerprint,
                     seed=config.seed,
                     device=device,
                 )
@@ -160,13 +162,13 @@ def _refuse_other_images(config: Config, directory: RunDirectory, trained_on: An
 
 
 @rank_zero_first
-def _parts(config: Config) -> tuple[str, Gan, Sequence[Evaluator]]:
-    """What the images are known by, and what trains and judges on them."""
+def _parts(config: Config) -> tuple[ImageArray, Gan, Sequence[Evaluator]]:
+    """The images, and what trains and judges on them."""
     device = pick_device(config.device)
     prepare_process(config.train.tf32, config.train.compile)
     array = build.load_images(config)
     evaluators = build.build_evaluators(config, array, device)
-    return array.fingerprint, build.build_gan(config, array, device), list(evaluators.values())
+    return array, build.build_gan(config, array, device), list(evaluators.values())
 
 
 def _resume(gan: Gan, state: dict[str, Any], directory: RunDirectory) -> None:
@@ -201,7 +203,7 @@ def _trackers(
         log.info(line)
         print(line, flush=True)
     tracker = build.build_tracker(config, directory.root, start)
-    console = Console(start, config.train.iterations)  # whose clock starts when the other is up
+    console = Console(start, config.train.iterations, bool(evaluators))  # last: its clock starts here
     return [tracker, console] if tracker else [console]
 
 

@@ -16,7 +16,15 @@ from gan_lab.runs.directory import RUNNING, RunDirectory
 from gan_lab.runs.lock import RunLock
 from gan_lab.tracking.wandb import LEDGER, WandbTracker, effective_mode
 
-KEYS = ("project", "entity", "group", "tags", "notes", "job_type")  # what a run's own config says of W&B
+KEYS = (
+    "project",
+    "entity",
+    "group",
+    "tags",
+    "notes",
+    "job_type",
+    "artifact",
+)  # that a run's config has
 
 
 def main(arguments: list[str] | None = None) -> int:

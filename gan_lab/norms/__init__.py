@@ -10,10 +10,12 @@ upper bound on one (`SigmaLeastOfFour`, `SigmaGram`), or a size (`SigmaFrobenius
 from gan_lab.norms.apply import (
     cached_weights,
     frozen,
+    has_other_parametrizations,
     normalize,
     normalized_layers,
     remove,
     sigmas,
+    sole_norm,
     trained_weight,
 )
 from gan_lab.norms.certified import SigmaGram, SigmaLeastOfFour
@@ -39,11 +41,13 @@ __all__ = [
     "SpectralNormalization",
     "cached_weights",
     "frozen",
+    "has_other_parametrizations",
     "normalize",
     "normalize_gradient",
     "normalized_layers",
     "remove",
     "remove_gradient",
     "sigmas",
+    "sole_norm",
     "trained_weight",
 ]

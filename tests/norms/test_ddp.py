@@ -14,9 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "bidirectional, shared gamma": lambda seed: normalized("bidirectional", "shared", seed=seed),
-    "operator, own gammas": lambda seed: normalized("operator", "per_layer", seed=seed),
-    **{name: functools.partial(family, name) for name in FAMILIES},
+    "bidirectional, shared gamma": lambda seed: normalized("bidirectional", "shared", seed=seed).double(),
+    "operator, own gammas": lambda seed: normalized("operator", "per_layer", seed=seed).double(),
+    **{name: functools.partial(family, name, double=True) for name in FAMILIES},
 }
 
 
@@ -36,7 +36,7 @@ def one_of_two(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     for name, make in NORMS.items():
         net = make(rank)  # DDP sends rank 0's parameters and vectors to all
-        train(net, DistributedDataParallel(net), images(4).chunk(2)[rank])
+        train(net, DistributedDataParallel(net), images(4).double().chunk(2)[rank])
         torch.save(net.state_dict(), f"{folder}/{name}-{rank}.pt")
     dist.destroy_process_group()
 
@@ -46,7 +46,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     for norm, make in NORMS.items():
         net = make(0)
         start = {name: value.clone() for name, value in net.state_dict().items()}
-        train(net, net, images(4))
+        train(net, net, images(4).double())
         states = [torch.load(tmp_path / f"{norm}-{rank}.pt") for rank in range(2)]
         for name in net.state_dict():
             assert torch.equal(states[0][name], states[1][name]), name
