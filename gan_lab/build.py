@@ -140,6 +140,7 @@ def _normalize(config: Config, generator: nn.Module, discriminator: nn.Module) -
                 scale_rule=norm.scale_rule,
                 n_power_iterations=norm.n_power_iterations,
                 warmup_iterations=norm.warmup_iterations,
+                power_iteration=norm.power_iteration,
                 example_input=example,
             )
         except (TypeError, ValueError) as error:

@@ -99,6 +99,7 @@ class Norm(_Axis):
     scale_rule: Literal["constant", "fan"] = "constant"
     n_power_iterations: int = number(1, 10_000)
     warmup_iterations: int = number(0, 10_000)
+    power_iteration: Literal["block", "plain"] = "block"
     target: Literal["discriminator", "generator", "both"]
     activations: NormLayers = "none"
     output: Literal["none", "gradient"] = "none"

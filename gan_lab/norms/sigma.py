@@ -38,6 +38,9 @@ class SigmaEstimator(nn.Module):
         if values := self.singular_values():
             power_iterate([(value, weight) for value in values])
 
+    def after_update(self, weight: Tensor) -> None:
+        """Move, in place, what follows an update of the weight; nothing here."""
+
     def forward(self, weight: Tensor) -> Tensor:
         """Sigma, a scalar, differentiable in the weight; moves nothing."""
         values = self.singular_values()

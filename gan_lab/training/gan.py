@@ -247,6 +247,7 @@ class Gan:
                 lambda score: self._of_scores(score(real, *labels), score(fake, *labels)),
             )
         self.d_optimizer.step()
+        norms.after_update(self.discriminator)
         return {name: value.detach() for name, value in (values | measured).items()}
 
     def generator_step(self, inputs: UpdateInputs, measure: Measure = Measure.NOTHING) -> dict[str, Tensor]:
@@ -270,6 +271,7 @@ class Gan:
             with norms.frozen(self.generator):
                 values |= probes.sigmas(self.generator, prefix="g.")
         self.g_optimizer.step()
+        norms.after_update(self.generator)
         if self.ema:
             self.ema.update(self.generator)
         return {name: value.detach() for name, value in values.items()}
