@@ -10,6 +10,8 @@ from gan_lab.shell import PROGRAM
 COMMANDS = {
     "train": "train one GAN, or with -m a sweep",
     "compare": "runs side by side",
+    "study": "what runs say, written as a chapter",
+    "pack-records": "configs and metrics of many runs in one small file",
     "evaluate": "FID, IS, KID, precision and recall of a run, a generator, a checkpoint or images",
     "generate": "images of a trained generator",
     "prepare-data": "make a dataset's array before training",
