@@ -1,12 +1,16 @@
 """Each part of a run, from its node of the config."""
 
-from collections.abc import Callable
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -18,9 +22,11 @@ from gan_lab.distributed.batch_norm import synchronize
 from gan_lab.errors import UserError
 from gan_lab.metrics import Evaluator
 from gan_lab.rng import stream
+from gan_lab.tracking import Guarded, Tracker
+from gan_lab.tracking.base import RunInfo, display_name
 from gan_lab.training.divergence import DivergenceMonitor
 from gan_lab.training.ema import ExponentialMovingAverage
-from gan_lab.training.forward import Execution, scores_are_per_sample
+from gan_lab.training.forward import Execution, needs_labels, scores_are_per_sample
 from gan_lab.training.gan import Gan
 from gan_lab.training.loop import Intervals
 
@@ -39,7 +45,8 @@ def execution_summary(config: Config, device: torch.device) -> str:
         "channels-last": train.channels_last,
         "compiled": train.compile,
         "CUDA graphs": train.cuda_graphs,
-        "fused optimizers": config.optimizer.discriminator.get("fused", False),
+        "fused optimizers": config.optimizer.discriminator.get("fused", False)
+        and not config.optimizer.tensorflow_epsilon,
     }
     return f"{device} ({where}): " + ", ".join(name for name, chosen in choices.items() if chosen)
 
@@ -94,30 +101,31 @@ def build_networks(config: Config, device: torch.device) -> tuple[nn.Module, nn.
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         for network in (generator, discriminator):
             network.to(device, memory_format=layout)
-        _normalize(config, generator, discriminator, device)
+        _normalize(config, generator, discriminator)
         if config.norm.output == "gradient":
             norms.normalize_gradient(discriminator)
     return generator, discriminator
 
 
-def example_inputs(config: Config, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Latents `[1, latent_dim]` and an image `[1, 3, H, W]` of the sizes that the networks take."""
+def example_inputs(config: Config, *networks: nn.Module) -> Iterator[tuple[Tensor, ...]]:
+    """What generator and discriminator can be called with: latents `[1, latent_dim]`, images `[1, 3, H, W]`.
+
+    Each with classes `[1]` where its network needs them.
+    """
     size = config.dataset.image_size
-    return (
-        torch.zeros(1, config.arch.latent_dim, device=device),
-        torch.zeros(1, 3, size, size, device=device),
-    )
+    for network, shape in zip(networks, ((config.arch.latent_dim,), (3, size, size)), strict=True):
+        device = next(network.parameters()).device
+        label = [torch.zeros(1, dtype=torch.long, device=device)] if needs_labels(network) else []
+        yield torch.zeros(1, *shape, device=device), *label
 
 
-def _normalize(config: Config, generator: nn.Module, discriminator: nn.Module, device: torch.device) -> None:
+def _normalize(config: Config, generator: nn.Module, discriminator: nn.Module) -> None:
     norm = config.norm
     if not norm.estimator:
         return
-    latents, image = example_inputs(config, device)
-    for target, network, example in (
-        ("generator", generator, latents),
-        ("discriminator", discriminator, image),
-    ):
+    networks = {"generator": generator, "discriminator": discriminator}
+    examples = example_inputs(config, generator, discriminator)
+    for (target, network), example in zip(networks.items(), examples, strict=True):
         if norm.target not in (target, "both"):
             continue
         try:
@@ -167,8 +175,8 @@ def build_gan(config: Config, array: ImageArray, device: torch.device) -> Gan:
     generator, discriminator = build_networks(config, device)
     _refuse_single_images(config, generator)
     train, n_dis = config.train, config.optimizer.n_dis
-    g_optimizer = build(config.optimizer.generator, "optimizer", generator.parameters())
-    d_optimizer = build(config.optimizer.discriminator, "optimizer", discriminator.parameters())
+    g_optimizer = _optimizer(config, config.optimizer.generator, generator)
+    d_optimizer = _optimizer(config, config.optimizer.discriminator, discriminator)
     lr_schedulers = {}
     if config.optimizer.decay == "linear":  # to zero after the last iteration
         optimizers = {"g_decay": g_optimizer, "d_decay": d_optimizer}
@@ -197,8 +205,22 @@ def build_gan(config: Config, array: ImageArray, device: torch.device) -> Gan:
         seed=config.seed,
         n_dis=n_dis,
         execution=Execution(train.precision, train.compile, train.cuda_graphs),
+        reuse_latents=config.optimizer.reuse_latents,
+        bn_in_d_updates=train.bn_in_d_updates,
         concatenate_real_and_fake=scores_are_per_sample(discriminator, *_noise(config, array, device)),
     )
+
+
+def _optimizer(config: Config, node: dict[str, Any], network: nn.Module) -> torch.optim.Optimizer:
+    """An optimizer of all parameters of a network."""
+    if config.optimizer.tensorflow_epsilon:
+        if node["_target_"] != "torch.optim.Adam":
+            raise UserError(
+                f"optimizer.tensorflow_epsilon=true is Adam's, not {node['_target_']}'s: leave it"
+            )
+        options = {key: value for key, value in node.items() if key != "fused"}
+        node = {**options, "_target_": "gan_lab.training.adam.TensorFlowAdam"}
+    return build(node, "optimizer", network.parameters())
 
 
 def _refuse_single_images(config: Config, generator: nn.Module) -> None:
@@ -236,3 +258,43 @@ def build_intervals(config: Config) -> Intervals:
 
 def build_monitor(config: Config, gan: Gan) -> DivergenceMonitor:
     return DivergenceMonitor(gan, config.train.max_score, stop=config.train.on_divergence == "stop")
+
+
+def build_tracker(config: Config, directory: Path, iteration: int) -> Tracker | None:
+    """The tracker that the config names, which cannot stop the run; None where it is disabled."""
+    if config.tracker.mode == "disabled":
+        return None
+    info, node = run_info(config, directory, iteration), config.plain["tracker"]
+    title = node["_target_"].rpartition(".")[2].removesuffix("Tracker")
+    return Guarded(title, lambda: build(node, "tracker", run=info))
+
+
+def run_info(config: Config, directory: Path, iteration: int) -> RunInfo:
+    """What a tracker is told of a run whose records up to an iteration count."""
+    unique = f"{config.dataset.name}-{config.run_id}-{config.seed}"
+    settings = {key: value for key, value in config.identity().items() if key != "seed"}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    axes = (config.dataset, config.arch, config.norm)
+    group = "-".join([*(axis.name for axis in axes), f"{config.norm.scale:g}", digest])
+    name = display_name(directory, str(config.plain["tracker"].get("_target_")), config.tracker.name)
+    return RunInfo(directory, unique, name, config.plain, iteration, group)
+
+
+def refuse_unknown_tracker_keys(config: Config) -> None:
+    """Raise UserError for a tracker that cannot be called as the config says: the run would leave it out."""
+    node = config.plain["tracker"]
+    if config.tracker.mode == "disabled":
+        return
+    if not node.get("_target_"):
+        raise UserError(
+            f"tracker={config.tracker.name} has no mode {config.tracker.mode}: take tracker=wandb"
+        )
+    try:
+        known = inspect.signature(get_object(node["_target_"])).parameters
+    except (ImportError, ValueError, TypeError) as error:
+        raise UserError(f"tracker._target_ cannot be used ({_one_line(error)}): give another") from error
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    for key in node.keys() - known.keys() - {"name", "_target_"}:
+        choices = ", ".join(sorted(known.keys() - {"run", "live", "files"}))
+        raise UserError(f"tracker.{key} is no key of this tracker: take one of {choices}")

@@ -102,7 +102,7 @@ class Norm(_Axis):
 
 
 # Penalties on the slope of each image's own score.
-OF_SLOPES = ("gradient_penalty", "r1")
+OF_SLOPES = ("gradient_penalty", "r1", "r2", "r1_r2", "dragan")
 
 
 class Init(_Axis):
@@ -117,16 +117,21 @@ class Loss(_Axis):
 class Penalty(_Axis):
     name: str
     coefficient: float = number(0, 1e9, default=1.0)
+    every: int = number(1, FOREVER, default=1)
 
 
 class Augment(_Axis):
     name: str
+    policy: list[Literal["color", "translation", "cutout"]] | None = Field(None, min_length=1)
+    strength: float = number(0, 1, default=1.0)
 
 
 class Optimizer(_Axis):
     g_lr: float = number(0, 1e9)
     d_lr: float = number(0, 1e9)
     n_dis: int = number(1, 1000)
+    reuse_latents: bool = False
+    tensorflow_epsilon: bool = False
     decay: Literal["none", "linear"]
     generator: Node
     discriminator: Node
@@ -141,9 +146,11 @@ class Metrics(_Axis):
     every: int = number(0, FOREVER, default=0)
     num_generated: int = number(2, 10_000_000, default=50_000)
     num_fid: int | None = number(2, 10_000_000, default=None)
+    fid_separate: bool = False
     num_real: int | None = number(2, 10_000_000, default=None)
     num_kid_prc: int | None = number(2, 10_000_000, default=10_000)
     is_splits: int = number(1, 10_000, default=10)
+    is_outputs: int | None = number(2, 10_000_000, default=None)
     kid_subset_size: int = number(2, 10_000_000, default=1000)
     batch_size: int = number(1, 100_000, default=64)
 
@@ -151,6 +158,7 @@ class Metrics(_Axis):
 class Tracker(_Axis):
     name: str
     mode: Literal["auto", "online", "offline", "disabled"]
+    artifact: bool = False  # of W&B: the generator's weights at the end
 
 
 class Train(_Section):
@@ -162,6 +170,7 @@ class Train(_Section):
     tf32: bool
     resident_gb: float = number(0, 1e6, identity=False)
     sync_bn: bool = measure()  # but see `bn_batches`
+    bn_in_d_updates: bool = True
     bn_batches: int = number(1, 10**6, default=1)  # in how many parts batch norm sees a batch
     channels_last: bool
     compile: bool
@@ -266,6 +275,12 @@ class Config(JudgeConfig):
             yield (
                 "norm.gamma_bias=true needs a scale that is learned: set norm.gamma=shared or "
                 "norm.gamma=per_layer"
+            )
+        sizes_differ = self.train.g_batch_size != self.train.batch_size
+        if self.optimizer.reuse_latents and sizes_differ:
+            yield (
+                "optimizer.reuse_latents=true needs as many images in both updates, not train.g_batch_size="
+                f"{self.train.g_batch_size} and train.batch_size={self.train.batch_size}: set them alike"
             )
         if self.train.cuda_graphs and not self.train.compile:
             yield "train.cuda_graphs=true are graphs of compiled passes: set train.compile=true too"

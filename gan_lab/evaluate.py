@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -17,6 +18,7 @@ from torch import Tensor
 from gan_lab.build import build_evaluators, load_images
 from gan_lab.config import compose, resolved, to_judge
 from gan_lab.data import FolderImages
+from gan_lab.data.batches import sample_labels
 from gan_lab.data.folder import MAX_DAMAGED
 from gan_lab.data.raw import list_images
 from gan_lab.data.recipe import Recipe
@@ -95,7 +97,10 @@ def judge(
         if trained is None:
             assert files is not None
             return files.pixels(start, stop)
-        return trained.generate(start, stop, "evaluation")
+        labels = None
+        if array.labels is not None and trained.config.dataset.name == config.dataset.name:
+            labels = sample_labels(torch.from_numpy(array.labels), start, stop)
+        return trained.generate(start, stop, "evaluation", labels=labels)
 
     # Images of another size are refused before the real ones are worked on. Resizing them is not the judge's
     # business: how it is done changes FID.
@@ -170,7 +175,8 @@ def _adjust(
         if measure is not None:
             node["measure"] = list(measure)
         if num is not None:
-            node["num_generated"] = num
+            # All metrics take the same, of which a folder holds no more.
+            node.update(num_generated=num, fid_separate=False)
         if weights is not None and "weights" in node.get("extractor", {}):
             node["extractor"]["weights"] = str(weights)
 

@@ -15,6 +15,7 @@ from gan_lab.config import Config, of_plain
 from gan_lab.errors import UserError
 from gan_lab.runs import checkpoint
 from gan_lab.runs.directory import RunDirectory
+from gan_lab.training.forward import needs_labels
 from gan_lab.training.samples import generate
 
 # A run directory may come from anybody: what its config names is called only if it is defined in these.
@@ -31,13 +32,28 @@ class Trained:
     weights: Path
     iteration: int
 
-    def generate(self, start: int, stop: int, purpose: str, seed: int | None = None) -> Tensor:
+    def generate(
+        self, start: int, stop: int, purpose: str, seed: int | None = None, labels: Tensor | None = None
+    ) -> Tensor:
         """Images by number, uint8 `[stop - start, 3, H, W]`; those that the run makes for the purpose itself.
 
-        `seed` is the run's own unless it is given.
+        `seed` is the run's own unless it is given; `labels` `[stop - start]` are the images' classes. Raises
+        UserError where the generator needs some.
         """
+        if labels is None and needs_labels(self.generator):
+            raise UserError(
+                f"{self.weights} makes images of classes, which only its own dataset tells: judge it against "
+                "that, or name one, as generate does with --label 0"
+            )
         seed = self.config.seed if seed is None else seed
-        return generate(self.generator, self.config.arch.latent_dim, seed, purpose, start, stop)
+        latent_dim = self.config.arch.latent_dim
+        try:
+            return generate(self.generator, latent_dim, seed, purpose, start, stop, labels)
+        except (IndexError, TypeError) as error:
+            if labels is None:
+                raise
+            reason = f"{self.weights} makes no images of class {int(labels[0])}"
+            raise UserError(f"{reason} ({_first_line(error)}): give another, or none") from error
 
 
 def load(source: Path, device: torch.device, allow: Sequence[str] = ()) -> Trained:

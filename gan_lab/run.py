@@ -1,10 +1,6 @@
 """A run's life: config -> build -> load -> train -> store, and what is said at its end."""
 
-import contextlib
 import dataclasses
-import hashlib
-import inspect
-import json
 import logging
 import math
 import sys
@@ -14,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from gan_lab import build
 from gan_lab.config import Config, load
+from gan_lab.data import ImageArray
 from gan_lab.device import pick_device, prepare_process
 from gan_lab.distributed import collectives, env
 from gan_lab.distributed.collectives import on_rank_zero, rank_zero_first
@@ -35,9 +31,8 @@ from gan_lab.runs.directory import (
     WRONG_CONFIG,
     RunDirectory,
 )
-from gan_lab.runs.store import Store, ended_before
-from gan_lab.tracking import Guarded, Tracker
-from gan_lab.tracking.base import RunInfo, display_name
+from gan_lab.runs.store import GRID, Store, ended_before
+from gan_lab.tracking import Tracker
 from gan_lab.tracking.console import Console
 from gan_lab.tracking.history import History
 from gan_lab.tracking.jsonl import read
@@ -100,17 +95,17 @@ def _one_line(error: BaseException) -> str:
 
 def _run(config: Config, stop: StopRequest) -> Outcome:
     """The life of a run, on every rank."""
-    _refuse_unknown_tracker_keys(config)
+    build.refuse_unknown_tracker_keys(config)
     directory = RunDirectory(config.run_directory)
     if outcome := _ended_before(directory, config):
         return outcome
     # Build everything first, so that configuration errors surface before anything is written.
-    images, gan, evaluators = _parts(config)
+    array, gan, evaluators = _parts(config)
     store = Store(directory, config.train.keep_every)
     with store.opened(config.fresh):
         state = store.load() or {}
         if state:
-            _refuse_other_images(config, directory, state.get("images"), images)
+            _refuse_other_images(config, directory, state.get("images"), array.fingerprint)
             _resume(gan, state, directory)
         start, device = gan.iteration, _devices(gan.device)
         ended, at_once = FAILED, False
@@ -120,7 +115,8 @@ def _run(config: Config, stop: StopRequest) -> Outcome:
                     config.plain,
                     state,
                     lambda: _trackers(config, directory, start, gan.device, evaluators),
-                    images=images,
+                    lambda: array.spread(GRID),
+                    images=array.fingerprint,
                     seed=config.seed,
                     device=device,
                 )
@@ -166,13 +162,13 @@ def _refuse_other_images(config: Config, directory: RunDirectory, trained_on: An
 
 
 @rank_zero_first
-def _parts(config: Config) -> tuple[str, Gan, Sequence[Evaluator]]:
-    """What the images are known by, and what trains and judges on them."""
+def _parts(config: Config) -> tuple[ImageArray, Gan, Sequence[Evaluator]]:
+    """The images, and what trains and judges on them."""
     device = pick_device(config.device)
     prepare_process(config.train.tf32, config.train.compile)
     array = build.load_images(config)
     evaluators = build.build_evaluators(config, array, device)
-    return array.fingerprint, build.build_gan(config, array, device), list(evaluators.values())
+    return array, build.build_gan(config, array, device), list(evaluators.values())
 
 
 def _resume(gan: Gan, state: dict[str, Any], directory: RunDirectory) -> None:
@@ -205,44 +201,10 @@ def _trackers(
     lines += [f"judging by {judge}" for judge in evaluators] or ["judging nothing (metrics=none)"]
     for line in lines:
         log.info(line)
-        with contextlib.suppress(OSError):  # nobody may be listening
-            print(line, flush=True)
-    trackers: list[Tracker] = []
-    if config.tracker.mode != "disabled":
-        info, node = run_info(config, directory, start), config.plain["tracker"]
-        title = node["_target_"].rpartition(".")[2].removesuffix("Tracker")
-        trackers.append(Guarded(title, lambda: build.build(node, "tracker", run=info)))
-    return [*trackers, Console(start, config.train.iterations)]  # whose clock starts when the others are up
-
-
-def run_info(config: Config, directory: RunDirectory, iteration: int) -> RunInfo:
-    """What a tracker is told of a run whose records up to an iteration count."""
-    unique = f"{config.dataset.name}-{config.run_id}-{config.seed}"
-    settings = {key: value for key, value in config.identity().items() if key != "seed"}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    axes = (config.dataset, config.arch, config.norm)
-    group = "-".join([*(axis.name for axis in axes), f"{config.norm.scale:g}", digest])
-    name = display_name(directory.root, str(config.plain["tracker"].get("_target_")), config.tracker.name)
-    return RunInfo(directory.root, unique, name, config.plain, iteration, group)
-
-
-def _refuse_unknown_tracker_keys(config: Config) -> None:
-    node = config.plain["tracker"]
-    if config.tracker.mode == "disabled":
-        return
-    if not node.get("_target_"):
-        raise UserError(
-            f"tracker={config.tracker.name} has no mode {config.tracker.mode}: take tracker=wandb"
-        )
-    try:
-        known = inspect.signature(get_object(node["_target_"])).parameters
-    except (ImportError, ValueError, TypeError) as error:
-        raise UserError(f"tracker._target_ cannot be used ({_one_line(error)}): give another") from error
-    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in known.values()):
-        return
-    for key in node.keys() - known.keys() - {"name", "_target_"}:
-        choices = ", ".join(sorted(known.keys() - {"run", "live", "files"}))
-        raise UserError(f"tracker.{key} is no key of this tracker: take one of {choices}")
+        print(line, flush=True)
+    tracker = build.build_tracker(config, directory.root, start)
+    console = Console(start, config.train.iterations, bool(evaluators))  # last: its clock starts here
+    return [tracker, console] if tracker else [console]
 
 
 def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluator], stop: StopRequest) -> str:
@@ -283,8 +245,7 @@ def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluato
 
 
 def _conclude(store: Store, state: str) -> Outcome:
-    with contextlib.suppress(OSError):  # a closed terminal takes nothing from a finished run
-        print(summary(store.directory, state, store.history), flush=True)
+    print(summary(store.directory, state, store.history), flush=True)
     return _outcome(state, store.history)
 
 

@@ -129,6 +129,13 @@ def test_imagenet_settings() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
+def test_all_is_computed_in_ieee_float32(name: str) -> None:
+    train = config(name)["train"]
+    assert (train["precision"], train["tf32"]) == ("fp32", False)
+    assert config(name)["metrics"]["paper"]["extractor"]["precision"] == "exact"
+
+
+@pytest.mark.parametrize("name", PRESETS)
 def test_images_are_resized_as_the_reference_s(name: str) -> None:
     """By OpenCV's default: the mean of four at a halving, else bilinear without antialiasing."""
     ways = {"cifar10": None, "stl10": "box", "celeba": "box", "imagenet": "bilinear_aliased"}
@@ -269,7 +276,8 @@ def test_listing_choices_copies_none_of_them(monkeypatch: pytest.MonkeyPatch) ->
 # --- docs/paper.md
 
 INCEPTION_GFLOP = 11.4  # one image of 299 pixels
-SUSTAINED = 7.8e12  # FLOP/s that the estimate assumes
+SUSTAINED = 7.8e12  # FLOP/s that the estimate assumes: 40% of an A100's 19.5e12 in float32
+SUSTAINED_BF16 = 31.2e12  # and of its training in bf16: 10% of 312e12
 
 
 def table() -> dict[str, dict[str, str]]:
@@ -282,7 +290,7 @@ def table() -> dict[str, dict[str, str]]:
         ):
             assert match[1] not in rows
             rows[match[1]] = dict(
-                zip(("what", "command", "runs", "each", "all", "where"), cells, strict=True)
+                zip(("what", "command", "runs", "each", "all", "bf16", "where"), cells, strict=True)
             )
     return rows
 
@@ -316,14 +324,15 @@ def gflop(name: str) -> tuple[float, float]:
     return iteration / 1e9, sample / 1e9
 
 
-def hours(name: str) -> float:
-    """GPU hours of one run by the document's formula."""
+def hours(name: str, rate: float = SUSTAINED) -> float:
+    """GPU hours of one run by the document's formula; it is judged in float32 whatever it is trained in."""
     iteration, sample = gflop(name)
     found = config(name)
-    train = found["train"]
+    train, protocol = found["train"], found["metrics"]["paper"]
     evaluations = train["iterations"] // train["evaluate_every"]
-    judged = evaluations * found["metrics"]["paper"]["num_generated"] * (sample + INCEPTION_GFLOP)
-    return (train["iterations"] * iteration + judged) * 1e9 / SUSTAINED / 3600
+    images = protocol["num_generated"] + protocol["num_fid"] * protocol["fid_separate"]
+    judged = evaluations * images * (sample + INCEPTION_GFLOP) * 1e9
+    return (train["iterations"] * iteration * 1e9 / rate + judged / SUSTAINED) / 3600
 
 
 def test_the_document_lists_every_preset_and_no_other() -> None:
@@ -337,6 +346,7 @@ def test_the_document_s_row(name: str) -> None:
     each = hours(name)
     assert float(row["each"]) == pytest.approx(each, abs=0.06)
     assert float(row["all"].replace(",", "")) == pytest.approx(each * len(launched), rel=0.01, abs=1)
+    assert float(row["bf16"]) == pytest.approx(hours(name, SUSTAINED_BF16), abs=0.06)
     swept = sweep(name).get("norm", config(name)["norm"]["name"])
     norms = re.sub(r"^(.*,.*)$", r"{\1}", swept)
     base = f"outputs/{name.split('_')[0]}/{config(name)['arch']['name']}"

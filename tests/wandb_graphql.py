@@ -115,6 +115,57 @@ def all_views(server: "WandbServer", variables: Variables) -> dict[str, Any]:
     return {"project": {"allViews": {"edges": edges}}}
 
 
+# --- artifacts: what has the digest of a version that is there already is that version
+
+
+def create_artifact(server: "WandbServer", variables: Variables) -> dict[str, Any]:
+    asked = variables["input"]
+    name = asked["artifactCollectionName"]
+    versions = [old for old in server.artifacts if old["name"] == name]
+    known = next((old for old in versions if old["digest"] == asked["digest"]), None)
+    if known is None:
+        known = {"id": f"artifact{len(server.artifacts)}", "name": name, "digest": asked["digest"]}
+        known |= {"run": asked["runName"], "type": asked["artifactTypeName"], "files": {}, "state": "PENDING"}
+        known["metadata"] = json.loads(asked.get("metadata") or "{}")
+        server.artifacts.append(known)
+    latest = {"latestArtifact": {"id": versions[-1]["id"]} if versions else None}
+    artifact = {"id": known["id"], "state": known["state"], "artifactSequence": latest}
+    return {"createArtifact": {"artifact": artifact}}
+
+
+def create_manifest(server: "WandbServer", variables: Variables) -> dict[str, Any]:
+    url = f"{server.url}/artifact/{variables['artifactID']}/{variables['name']}"
+    file = {"id": "bWFu", "uploadUrl": url, "uploadHeaders": []}
+    return {"createArtifactManifest": {"artifactManifest": {"id": "bWFu", "file": file}}}
+
+
+def create_artifact_files(server: "WandbServer", variables: Variables) -> dict[str, Any]:
+    def node(file: Variables) -> dict[str, Any]:
+        identity, name = file["artifactID"], file["name"]
+        url = f"{server.url}/artifact/{identity}/{name}"
+        facts = {"storagePath": name, "uploadUrl": url, "uploadHeaders": [], "uploadMultipartUrls": None}
+        return {**facts, "artifact": {"id": identity}}
+
+    edges = [{"node": node(file)} for file in variables["input"]["artifactFiles"]]
+    return {"createArtifactFiles": {"files": {"edges": edges}}}
+
+
+def commit_artifact(server: "WandbServer", variables: Variables) -> dict[str, Any]:
+    (known,) = [one for one in server.artifacts if one["id"] == variables["artifactID"]]
+    known["state"] = "COMMITTED"
+    return {"commitArtifact": {"artifact": {"id": known["id"], "digest": known["digest"]}}}
+
+
+def artifact_by_id(server: "WandbServer", variables: Variables) -> dict[str, Any]:
+    (known,) = [one for one in server.artifacts if one["id"] == variables["id"]]
+    sequence = {"__typename": "ArtifactSequence", "name": known["name"], "project": None}
+    facts = {"__typename": "Artifact", "artifactSequence": sequence, "versionIndex": 0, "tags": [], "size": 1}
+    facts |= {"artifactType": {"name": known["type"]}, "description": None, "metadata": None, "fileCount": 1}
+    facts |= {"ttlDurationSeconds": -1, "ttlIsInherited": True, "historyStep": None, "commitHash": None}
+    facts |= {"createdAt": "2026-01-01T00:00:00Z", "updatedAt": None, "aliases": []}
+    return {"artifact": {**facts, **{key: known[key] for key in ("id", "state", "digest")}}}
+
+
 ANSWERS: dict[str, Callable[["WandbServer", Variables], dict[str, Any]]] = {
     "upsertBucket": upsert_run,
     "RunResumeStatus": resume_status,
@@ -125,5 +176,11 @@ ANSWERS: dict[str, Callable[["WandbServer", Variables], dict[str, Any]]] = {
     "query Runs(": runs,
     "upsertView(": upsert_view,
     "allViews(": all_views,
+    "mutation CreateArtifact ": create_artifact,
+    "mutation CreateArtifactManifest": create_manifest,
+    "mutation CreateArtifactFiles": create_artifact_files,
+    "mutation CommitArtifact": commit_artifact,
+    "query ArtifactByID": artifact_by_id,
+    "query ArtifactType(": lambda server, variables: {"project": None},
     "viewer": viewer,
 }

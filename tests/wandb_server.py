@@ -57,6 +57,7 @@ class WandbServer:
     def __init__(self) -> None:
         self.runs: dict[str, StoredRun] = {}
         self.views: dict[str, dict[str, Any]] = {}  # reports and workspaces
+        self.artifacts: list[dict[str, Any]] = []  # with their files
         self.alerts: list[dict[str, Any]] = []
         self.asked: list[str] = []
         self.fault: Fault = lambda kind, body: None
@@ -128,7 +129,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         part = self.path.strip("/").split("/")
-        kind = {"graphql": "graphql", "files": "stream", "put": "upload"}.get(part[0], "look")
+        kind = {"graphql": "graphql", "files": "stream", "put": "upload", "artifact": "upload"}.get(
+            part[0], "look"
+        )
         with self.at.lock:
             text = body.decode(errors="replace")
             self.at.asked.append(kind)
@@ -140,7 +143,10 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._answer(200, {"data": data})
             if kind == "stream":  # files/<entity>/<project>/<run>/file_stream
                 self.at.stream(self.at.runs[part[3]], json.loads(body))
-            if kind == "upload":
+            if part[0] == "artifact":  # artifact/<id>/<name>
+                (artifact,) = [one for one in self.at.artifacts if one["id"] == part[1]]
+                artifact["files"]["/".join(part[2:])] = body
+            elif kind == "upload":
                 self.at.runs[part[1]].files["/".join(part[2:])] = body
             return self._answer(200)
 

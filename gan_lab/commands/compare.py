@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 from gan_lab.commands import a_path
-from gan_lab.errors import UserError
 from gan_lab.report.archive import opened
 from gan_lab.report.comparison import compare, read_scores
 from gan_lab.report.page import render, write
@@ -32,12 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
         help="write a W&B report with these sections, and a workspace",
     )
     given = parser.parse_args(arguments)
-    try:
-        with opened(given.outputs) as folder:
-            return _compare(given, folder)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with opened(given.outputs) as folder:
+        return _compare(given, folder)
 
 
 def _compare(given: argparse.Namespace, folder: Path) -> int:

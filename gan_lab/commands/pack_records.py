@@ -4,7 +4,6 @@ import argparse
 import sys
 
 from gan_lab.commands import a_path
-from gan_lab.errors import UserError
 from gan_lab.report.archive import opened, pack
 from gan_lab.report.runs import find, where
 
@@ -18,14 +17,10 @@ def main(arguments: list[str] | None = None) -> int:
     add("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these runs")
     add("--out", type=a_path, required=True, metavar="FILE.tar.xz", help="the file to write")
     given = parser.parse_args(arguments)
-    try:
-        with opened(given.outputs) as folder:
-            runs, damaged = find(folder)
-            runs = where(runs, given.where)
-            size = pack(runs, given.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with opened(given.outputs) as folder:
+        runs, damaged = find(folder)
+        runs = where(runs, given.where)
+        size = pack(runs, given.out)
     for trouble in damaged:
         print(f"damaged: {trouble.name}: {trouble.reason}", file=sys.stderr)
     print(f"{len(runs)} runs in {given.out}, {size / 1e6:.2f} MB")

@@ -1,7 +1,6 @@
 """Make a dataset's array before training, or fetch Inception's weights; see docs/data.md."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from hydra.errors import HydraException
@@ -29,20 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
         dataset.append(f"dataset={given.name}")
     if given.no_verify:
         dataset.append("dataset.verify=false")
-    try:
-        if given.raw:
-            dataset.append(f"dataset.raw={_quoted(given.raw.absolute())}")
-        config = _config([*dataset, *given.overrides], given.config_dir)
-        print(fetch_inception(config) if given.name == "inception" else prepare(config))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename or 'a file'} cannot be used ({error.strerror})", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing is left, the same command starts again", file=sys.stderr)
-        return 130
+    if given.raw:
+        dataset.append(f"dataset.raw={_quoted(given.raw.absolute())}")
+    config = _config([*dataset, *given.overrides], given.config_dir)
+    print(fetch_inception(config) if given.name == "inception" else prepare(config))
     return 0
 
 

@@ -1,11 +1,9 @@
 """What a sweep says, written as a chapter: sentences, tables and figures from its runs' numbers only."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from gan_lab.commands import a_path
-from gan_lab.errors import UserError
 from gan_lab.report.archive import opened
 from gan_lab.report.chapter import write as write_chapter
 from gan_lab.report.page import render, write
@@ -30,12 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--no-page", action="store_true", help="without the comparison page next to the chapter")
     given = parser.parse_args(arguments)
     out = given.out or (given.outputs if given.outputs.is_dir() else given.outputs.parent) / "study"
-    try:
-        with opened(given.outputs) as folder:
-            _write(given, folder, out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with opened(given.outputs) as folder:
+        _write(given, folder, out)
     print(f"chapter: {out / 'chapter.md'}")
     return 0
 

@@ -32,6 +32,12 @@ class Batch(NamedTuple):
     labels: Tensor | None
 
 
+def sample_labels(labels: Tensor, start: int, stop: int) -> Tensor:
+    """Classes `[stop - start]` for generated images with these numbers, as frequent as in `labels` `[N]`."""
+    order = torch.randperm(len(labels), generator=stream(0, "classes of samples"))
+    return labels[order[torch.arange(start, stop) % len(order)]]
+
+
 class Batches:
     """Draws the batches of an iteration from an array, as a function of (seed, iteration) and nothing else.
 
@@ -81,11 +87,8 @@ class Batches:
         return upload(self._labels[self._rows(iteration, update, count)], self.device)
 
     def sample_labels(self, start: int, stop: int) -> Tensor | None:
-        """Classes `[stop - start]` for generated images with these numbers, as frequent as in the array."""
-        if self._labels is None:
-            return None
-        order = torch.randperm(len(self._labels), generator=stream(0, "classes of samples"))
-        return self._labels[order[torch.arange(start, stop) % len(order)]].to(self.device)
+        """Classes `[stop - start]` for generated images with these numbers, by `sample_labels`."""
+        return None if self._labels is None else sample_labels(self._labels, start, stop).to(self.device)
 
     def _from_disk(self, iteration: int) -> list[Tensor]:
         """The pixels of an iteration, which the thread has read if it is the one after the last."""

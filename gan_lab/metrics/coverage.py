@@ -17,7 +17,7 @@ def density_and_coverage(real: Tensor, generated: Tensor, neighbors: int = NEIGH
     radii = torch.cat(
         [torch.cdist(some, real).kthvalue(neighbors + 1).values for some in real.split(AT_ONCE)]
     )  # [n]; the nearest is the vector itself
-    inside, is_reached = 0, torch.zeros(len(real), dtype=torch.bool)
+    inside, is_reached = 0, torch.zeros(len(real), dtype=torch.bool, device=real.device)
     for some in generated.split(AT_ONCE):
         within = torch.cdist(some, real) < radii
         inside += int(within.sum())

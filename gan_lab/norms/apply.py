@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -28,16 +28,16 @@ def normalize(
     gamma_bias: bool = False,
     n_power_iterations: int = 1,
     warmup_iterations: int = 50,
-    example_input: Tensor | None = None,
+    example_input: Tensor | tuple[Tensor, ...] | None = None,
 ) -> list[str]:
     """Normalize every linear, convolution and transposed convolution layer of `network`, in place.
 
     `estimator` is a class, or a `functools.partial` of one, that makes a layer's sigma, e.g. `SigmaOut`; the
     effective weight is `scale · W / sigma`, with `gamma` a scale that is learned from there: one for all
     layers (`shared`) or one each (`per_layer`); with `gamma_bias` it multiplies the layers' biases too.
-    `n_power_iterations` run at each evaluation of a weight in
-    training mode, `warmup_iterations` run now, so that sigma is right from the first batch. `example_input`
-    (any batch that the network takes) shows the sizes of the layers' inputs to an estimator that needs them
+    `n_power_iterations` run at each evaluation of a weight in training mode, `warmup_iterations` run now, so
+    that sigma is right from the first batch. `example_input` (any batch that the network takes, in a tuple
+    with its labels if it takes any) shows the sizes of the layers' inputs to an estimator that needs them
     (`SigmaOperator`).
 
     Layers of no kind named above are left alone, with a line in the log where they hold a matrix. Returns the
@@ -57,7 +57,8 @@ def normalize(
                     f"layer {name or '(root)'} has a parametrized {tensor} already: remove it first"
                 )
     needs_size = getattr(getattr(estimator, "func", estimator), "needs_input_size", False)
-    sizes = input_sizes(network, layers, example_input) if needs_size else {}
+    example = example_input if isinstance(example_input, tuple) else (example_input,)
+    sizes = input_sizes(network, layers, *example) if needs_size else {}
 
     prepared: dict[str, SpectralNormalization] = {}
     learned: nn.Parameter | None = None
@@ -261,16 +262,17 @@ def cached_weights(network: nn.Module, update: bool = True) -> Iterator[None]:
     once.
     """
     layers = [(norm, trained_weight(layer)) for _, layer, norm in normalized_layers(network)]
-    together: dict[tuple[torch.device, torch.dtype], list[tuple[SpectralNormalization, Tensor]]] = {}
+    together: dict[Hashable, list[tuple[SpectralNormalization, Tensor]]] = {}
     with contextlib.ExitStack() as stack:
         if not update:
             stack.enter_context(_frozen([norm for norm, _ in layers]))
         for norm, weight in layers:
-            if norm.estimator.singular_values():
-                together.setdefault((weight.device, weight.dtype), []).append((norm, weight))
+            if parts := len(norm.estimator.singular_values()):
+                alike = weight.device, weight.dtype, weight.requires_grad, norm.steps, parts
+                together.setdefault(alike, []).append((norm, weight))
                 continue
-            for _ in range(norm.steps):
-                norm.estimator.power_iterate(weight)
+            stack.callback(setattr, norm, "effective", None)
+            norm.effective = norm(weight)
         for several in together.values():
             for (norm, _), effective in zip(
                 several, normalized_weights(*zip(*several, strict=True)), strict=True
@@ -278,8 +280,26 @@ def cached_weights(network: nn.Module, update: bool = True) -> Iterator[None]:
                 stack.callback(setattr, norm, "effective", None)
                 norm.effective = effective
         stack.enter_context(_frozen([norm for norm, _ in layers]))
-        stack.enter_context(parametrize.cached())
+        if has_other_parametrizations(network):
+            stack.enter_context(parametrize.cached())
         yield
+
+
+def sole_norm(layer: nn.Module) -> SpectralNormalization | None:
+    """The norm that makes the layer's weight by itself, if one does."""
+    if not parametrize.is_parametrized(layer, "weight"):
+        return None
+    norm, *others = layer.parametrizations.weight  # type: ignore[union-attr,misc]
+    return norm if isinstance(norm, SpectralNormalization) and not others else None
+
+
+def has_other_parametrizations(network: nn.Module) -> bool:
+    """Whether something in it is made by other parametrizations than one norm."""
+    return any(
+        len(module.parametrizations) > 1 or sole_norm(module) is None  # type: ignore[arg-type]
+        for module in network.modules()
+        if parametrize.is_parametrized(module)
+    )
 
 
 def frozen(*networks: nn.Module) -> contextlib.AbstractContextManager[None]:

@@ -34,7 +34,8 @@ class SigmaEstimator(nn.Module):
 
         An estimator that is no mean of these overrides this, if it keeps anything, and `forward`.
         """
-        power_iterate([(value, weight) for value in self.singular_values()])
+        if values := self.singular_values():
+            power_iterate([(value, weight) for value in values])
 
     def forward(self, weight: Tensor) -> Tensor:
         """Sigma, a scalar, differentiable in the weight; moves nothing."""

@@ -49,6 +49,10 @@ class RunDirectory:
         return self.root / "samples"
 
     @property
+    def real_images(self) -> Path:
+        return self.root / "real.png"
+
+    @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 

@@ -1,6 +1,5 @@
 """The end of a sweep: the table of its runs, the comparison page, the next commands and the exit status."""
 
-import contextlib
 import dataclasses
 import shlex
 import sys
@@ -45,8 +44,7 @@ class Sweep:
         if status != STOPPED_STATUS:
             lines.append(_page(self.outputs))
         lines += [f"next: {command}  # {purpose}" for command, purpose in self._next(entries).items()]
-        with contextlib.suppress(OSError):  # nobody may be listening
-            print(*lines, sep="\n")
+        print(*lines, sep="\n")
         return max([status, *(_exit_status(entry.state) for entry in entries)])
 
     def _entries(self) -> list["Progress"]:

@@ -50,6 +50,18 @@ class History:
         return next((seen.last for name, seen in self.metrics.items() if name.startswith(DISTANCES)), None)
 
     @property
+    def best(self) -> dict[str, float]:
+        """The least FID and KID and the highest IS: `best/fid`, `best/is_digits_mean`."""
+        found = {}
+        for name, seen in self.metrics.items():
+            kind = name.removeprefix("metric/")
+            if kind.startswith(("fid", "fd_", "kid")) and not kind.endswith("_std"):
+                found[f"best/{kind}"] = seen.least
+            elif kind.startswith("is_") and not kind.endswith("_std"):
+                found[f"best/{kind}"] = seen.most
+        return found
+
+    @property
     def images_per_s(self) -> float | None:
         """The median speed."""
         return sorted(self._speeds)[len(self._speeds) // 2] if self._speeds else None

@@ -7,9 +7,10 @@ import math
 import os
 import secrets
 import sys
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,7 @@ class WandbTracker:
         tags: Sequence[str] | str | None = None,
         notes: str | None = None,
         job_type: str = "train",
+        artifact: bool = False,
         live: bool = True,
         files: Path | None = None,
     ) -> None:
@@ -118,10 +120,13 @@ class WandbTracker:
         wandb.finish(exit_code=1)  # a run of this process that failed may still be open
         if tags is None:
             tags = [run.config[axis]["name"] for axis in AXES if axis in run.config]
-        self._info, self._live, self._wandb = run, live, wandb
+        self._info, self._live, self._wandb, self._artifact = run, live, wandb, artifact
         self._history = History()
         self._summary: dict[str, Any] = {}
+        self._generator: Path | None = None
+        self._real: Path | None = run.directory / "real.png"  # goes with the first grid of samples
         self._refusals = _relay.refusals
+        self.is_whole = True  # at the end: whether nothing was refused
         self._has: set[str] = set()  # keys of what W&B has, or has been given
         agent = os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID")
         self._ledger = Ledger(run.directory / LEDGER, run.id, (live and agent) or "")
@@ -141,8 +146,7 @@ class WandbTracker:
                 console="off",
                 disable_git=True,
                 init_timeout=CONNECTION_TIMEOUT,
-                finish_timeout=UPLOAD_TIMEOUT,
-                finish_timeout_raises=True,
+                finish_timeout=UPLOAD_TIMEOUT,  # where this process is left with a run that is open
             ),
         }
         self._start(effective_mode(mode))
@@ -217,40 +221,31 @@ class WandbTracker:
         row = {name: math.nan if value is None else value for name, value in event.values.items()}
         self._history.add({"iteration": event.iteration, **event.values})
         curves = {name: value for name, value in row.items() if not CONSTANT.match(name)}
-        figures = {name: seen.last for name, seen in self._history.metrics.items()} | self._best()
+        figures = {name: seen.last for name, seen in self._history.metrics.items()} | self._history.best
         before = self._summary
         self._summary = {**before, **row, **figures}
         if event.key not in self._has and (curves or event.grid):
             self._has.add(event.key)
             if self._online:
                 self._ledger.add(event.key)
-            picture = {"samples": self._wandb.Image(str(event.grid))} if event.grid else {}
-            self._run.log({"iteration": event.iteration, **curves, **picture})
+            self._run.log({"iteration": event.iteration, **curves, **self._pictures(event)})
+        if event.grid:
+            self._real = None
         changed = {k: v for k, v in self._summary.items() if k not in curves and before.get(k) != v}
         if changed or any(name.startswith("metric/") for name in curves):
             self._run.summary.update(changed | figures)
 
-    def _best(self) -> dict[str, float]:
-        """The least FID and KID and the highest IS of the whole record: `best/fid`, `best/is_digits_mean`."""
-        best = {}
-        for name, seen in self._history.metrics.items():
-            kind = name.removeprefix("metric/")
-            if kind.startswith(("fid", "fd_", "kid")) and not kind.endswith("_std"):
-                best[f"best/{kind}"] = seen.least
-            elif kind.startswith("is_") and not kind.endswith("_std"):
-                best[f"best/{kind}"] = seen.most
-        return best
+    def _pictures(self, event: Event) -> dict[str, Any]:
+        """The event's grid, and next to the first one of the run the real images."""
+        real = self._real if self._real and self._real.exists() else None
+        paths = {"samples": event.grid, "real": real} if event.grid else {}
+        return {name: self._wandb.Image(str(path)) for name, path in paths.items() if path}
 
     # --- the end
 
     def tag_abandoned(self) -> None:
         """Mark the run in W&B as one that another has replaced."""
         self._run.tags = tuple(dict.fromkeys([*(self._run.tags or ()), "abandoned"]))
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether nothing was refused so far."""
-        return _relay.refusals == self._refusals
 
     def finish(self, state: str) -> None:
         try:
@@ -265,6 +260,7 @@ class WandbTracker:
             self._run.mark_preempting()
         if state == "diverged" and self._live and self._online:
             self._run.alert(f"{self._info.name} diverged", why or state, level="ERROR")
+        self._generator = self._info.directory / "generator.safetensors" if state == "finished" else None
         try:
             self._wait(0 if state == "finished" else 1)
         except KeyboardInterrupt:
@@ -274,6 +270,7 @@ class WandbTracker:
                 raise
 
     def _wait(self, exit_code: int) -> None:
+        """Wait until all is uploaded, UPLOAD_TIMEOUT seconds at most."""
         problem = self._online and _silence(self._server)
         if problem:
             print(
@@ -282,13 +279,51 @@ class WandbTracker:
                 flush=True,
             )
         try:
-            self._run.finish(exit_code=exit_code)
+            _within(UPLOAD_TIMEOUT, lambda: self._upload(exit_code))
         except TimeoutError as error:
             _wait_no_more()
             _unusable[self._server] = problem or f"took no uploads ({reason(error)})"
             if not self._live:
                 raise
             log.warning("W&B did not take all in %d s; %s.", UPLOAD_TIMEOUT, LATER)
+
+    def _upload(self, exit_code: int) -> None:
+        if self._artifact and self._generator and self._generator.exists():
+            self._log_generator(self._generator)
+        self._run.finish(exit_code=exit_code)
+        self.is_whole = self.is_whole and _relay.refusals == self._refusals
+
+    def _log_generator(self, weights: Path) -> None:
+        """The final generator as an artifact; W&B makes no second version of what it has already."""
+        figures = {name: seen.last for name, seen in self._history.metrics.items()}
+        generator = self._wandb.Artifact(f"generator-{self._ledger.id}", "model", metadata=figures)
+        generator.add_file(str(weights), policy="immutable", skip_cache=True)
+        try:
+            logged = self._run.log_artifact(generator)
+            if self._online:
+                logged.wait()
+        except Exception as error:
+            self.is_whole = False
+            log.warning("W&B did not take the generator (%s); %s.", reason(error), LATER)
+
+
+def _within(seconds: float, work: Callable[[], None]) -> None:
+    """Do `work` in a thread; raises what it raises, and TimeoutError where it takes longer."""
+    raised: list[BaseException] = []
+
+    def catching() -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=catching, name="wandb-uploads", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"not done in {seconds:g} s")
+    if raised:
+        raise raised[0]
 
 
 def _wait_no_more() -> None:

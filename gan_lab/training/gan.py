@@ -5,7 +5,10 @@ of operations on these tensors. It draws nothing, reads no interval, signal or f
 never makes the host wait for the device: so it can be recorded and replayed.
 """
 
+import contextlib
+import dataclasses
 import enum
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,7 +24,7 @@ from gan_lab.distributed.collectives import average, local_shard
 from gan_lab.norms.bounds import PatchNorms
 from gan_lab.rng import stream
 from gan_lab.training.ema import ExponentialMovingAverage
-from gan_lab.training.forward import IN_FULL_PRECISION, Execution, Forward
+from gan_lab.training.forward import IN_FULL_PRECISION, Execution, Forward, no_statistics
 from gan_lab.training.samples import generate
 
 
@@ -33,13 +36,15 @@ class Loss(Protocol):
 
 
 class Penalty(Protocol):
-    """A term of the discriminator's loss that sees the discriminator itself, see `gan_lab.penalties`."""
+    """A term of the discriminator's loss that sees the discriminator itself, see `gan_lab.penalties`.
+
+    It may have `of_weights` (true: it sees the network, not its scores) and `every` (iterations between its
+    payments).
+    """
 
     def draw(self, count: int, rng: torch.Generator) -> Tensor | None: ...
 
-    def __call__(
-        self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, noise: Tensor | None
-    ) -> Tensor: ...
+    def __call__(self, discriminator: Any, real: Tensor, fake: Tensor, noise: Tensor | None) -> Tensor: ...
 
 
 class Augmentation(Protocol):
@@ -70,6 +75,7 @@ class UpdateInputs:
     real: Tensor | None  # [B, 3, H, W] in [-1, 1]; None in a generator's update that does not look at them
     labels: Tensor | None  # [B], the classes of real and generated images alike; None without classes
     penalty: Tensor | None  # the penalty's numbers
+    is_penalized: bool  # a penalty that is not paid leaves out its operations: updates of two kinds
     augment_real: Tensor | None  # the augmentation's numbers, for real and for generated images
     augment_fake: Tensor | None
 
@@ -107,13 +113,18 @@ class Gan:
     ema: ExponentialMovingAverage | None = None
     execution: Execution = IN_FULL_PRECISION
     concatenate_real_and_fake: bool = False  # in one pass through D, see `scores_are_per_sample`
+    reuse_latents: bool = False  # the generator's update takes those of the last discriminator update
+    bn_in_d_updates: bool = True  # the generator's batch norms keep statistics of these passes too
     iteration: int = 0  # finished so far
 
     def __post_init__(self) -> None:
         self.device = self.batches.device
+        self._penalty_every = getattr(self.penalty, "every", 1)
         self.generator_sees_real = getattr(self.loss, "generator_sees_real", False)
         if len(self.batches.sizes) != self.n_dis + self.generator_sees_real:
             raise ValueError(f"{len(self.batches.sizes)} batches an iteration for {self.n_dis} updates of D")
+        if self.reuse_latents and self.g_batch_size != self.batches.sizes[self.n_dis - 1]:
+            raise ValueError("latents are reused in batches of one size")
         self._make_images = Forward(self.generator, self.device, self.execution)
         self._score = Forward(self.discriminator, self.device, self.execution)
         self._trained = [p for p in self.discriminator.parameters() if p.requires_grad]
@@ -135,6 +146,8 @@ class Gan:
         else:
             real, labels = None, self.batches.draw_labels(iteration, self.n_dis, self.g_batch_size)
         of_generator = self._inputs(iteration, self.n_dis, self.g_batch_size, real, labels)
+        if self.reuse_latents:
+            of_generator = dataclasses.replace(of_generator, latents=of_discriminator[-1].latents)
         return IterationInputs(of_discriminator, of_generator)
 
     def _inputs(
@@ -147,11 +160,13 @@ class Gan:
         latents = drawn(lambda count, rng: torch.randn(count, self.latent_dim, generator=rng), "latents")
         assert latents is not None
         augment = self.augmentation.draw if self.augmentation else None
+        is_penalized = self.penalty is not None and step < self.n_dis and iteration % self._penalty_every == 0
         return UpdateInputs(
             latents=latents,
             real=real,
             labels=labels,
-            penalty=drawn(self.penalty.draw, "penalty") if self.penalty and step < self.n_dis else None,
+            penalty=drawn(self.penalty.draw, "penalty") if self.penalty and is_penalized else None,
+            is_penalized=is_penalized,
             augment_real=drawn(augment, "augmentation of real images") if augment else None,
             augment_fake=drawn(augment, "augmentation of generated images") if augment else None,
         )
@@ -175,7 +190,8 @@ class Gan:
         audit = measure == Measure.AUDIT and probes.is_finite(self.discriminator)
         assert inputs.real is not None
         labels = () if inputs.labels is None else (inputs.labels,)
-        with torch.no_grad(), norms.frozen(self.generator):
+        statistics = contextlib.nullcontext() if self.bn_in_d_updates else no_statistics(self.generator)
+        with torch.no_grad(), norms.cached_weights(self.generator, update=False), statistics:
             fake = self._make_images(inputs.latents, *labels)
         # Detached, so that the inputs stay as they are where nothing augments them.
         real = self._augmented(inputs.real, inputs.augment_real).detach().requires_grad_(bool(measure))
@@ -188,10 +204,13 @@ class Gan:
                     scores = [self._score(torch.cat([real, fake]), *(torch.cat([y, y]) for y in labels))]
                 else:
                     scores = [self._score(images, *labels) for images in (real, fake)]
-            if self.penalty is not None:
-                score = self._score.uncompiled
-                conditional = (lambda images: score(images, *labels)) if labels else score
-                penalties = {"loss/penalty": self.penalty(conditional, real, fake, inputs.penalty)}
+            if self.penalty is not None and inputs.is_penalized:
+                seen: Any = self._score.uncompiled
+                if getattr(self.penalty, "of_weights", False):
+                    seen = self.discriminator
+                elif labels:
+                    seen = functools.partial(_with_labels, seen, labels)
+                penalties = {"loss/penalty": self.penalty(seen, real, fake, inputs.penalty)}
         real_scores, fake_scores = torch.cat(scores).chunk(2)
         loss, terms = self.loss.discriminator(real_scores, fake_scores), {}
         if not isinstance(loss, Tensor):
@@ -210,7 +229,7 @@ class Gan:
         if measure:
             measured |= probes.slopes(real_scores, real, "real") | probes.slopes(fake_scores, fake, "fake")
         score_gradients = None  # a penalty's share of the gradient has no bound
-        if audit and self.penalty is None:
+        if audit and not penalties:
             score_gradients = torch.autograd.grad(loss, scores, retain_graph=True)
         self.d_optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -284,3 +303,7 @@ class Gan:
             **self.lr_schedulers,
             **({"ema": self.ema} if self.ema else {}),
         }
+
+
+def _with_labels(score: Callable[..., Tensor], labels: tuple[Tensor, ...], images: Tensor) -> Tensor:
+    return score(images, *labels)

@@ -61,7 +61,7 @@ def test_vectors_move_once_in_each_update_of_their_network(
     kinds: dict[int, str] = {}
     iterate = power_iteration.power_iterate
 
-    def counted(maps: Sequence[tuple[SigmaOut, Tensor]]) -> list[Tensor]:
+    def counted(maps: Sequence[tuple[SigmaOut, Tensor]]) -> power_iteration.Iterates:
         steps.update(id(value) for value, _ in maps)
         return iterate(maps)
 
