@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": "FID, IS, KID, precision and recall of a run, a generator, a checkpoint or images",
     "generate": "images of a trained generator",
     "prepare-data": "make a dataset's array before training",
+    "fetch-emoji": "a folder of 3,786 colour pictures, by npm",
     "audit-norms": "every layer's sigma next to its exact value",
     "sweep-status": "how a sweep stands, live",
     "sync-wandb": "all runs of a folder to W&B, from their local records",
