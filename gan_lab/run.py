@@ -203,7 +203,7 @@ def _trackers(
         log.info(line)
         print(line, flush=True)
     tracker = build.build_tracker(config, directory.root, start)
-    console = Console(start, config.train.iterations)  # whose clock starts when the other is up
+    console = Console(start, config.train.iterations, bool(evaluators))  # last: its clock starts here
     return [tracker, console] if tracker else [console]
 
 

@@ -8,10 +8,12 @@ multiplies. `normalize_gradient` normalizes a network's scores instead, by the n
 from gan_lab.norms.apply import (
     cached_weights,
     frozen,
+    has_other_parametrizations,
     normalize,
     normalized_layers,
     remove,
     sigmas,
+    sole_norm,
     trained_weight,
 )
 from gan_lab.norms.gradient import GradientNormalized, normalize_gradient, remove_gradient
@@ -28,11 +30,13 @@ __all__ = [
     "SpectralNormalization",
     "cached_weights",
     "frozen",
+    "has_other_parametrizations",
     "normalize",
     "normalize_gradient",
     "normalized_layers",
     "remove",
     "remove_gradient",
     "sigmas",
+    "sole_norm",
     "trained_weight",
 ]

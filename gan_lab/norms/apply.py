@@ -271,8 +271,8 @@ def cached_weights(network: nn.Module, update: bool = True) -> Iterator[None]:
                 alike = weight.device, weight.dtype, weight.requires_grad, norm.steps, parts
                 together.setdefault(alike, []).append((norm, weight))
                 continue
-            for _ in range(norm.steps):
-                norm.estimator.power_iterate(weight)
+            stack.callback(setattr, norm, "effective", None)
+            norm.effective = norm(weight)
         for several in together.values():
             for (norm, _), effective in zip(
                 several, normalized_weights(*zip(*several, strict=True)), strict=True
@@ -280,8 +280,26 @@ def cached_weights(network: nn.Module, update: bool = True) -> Iterator[None]:
                 stack.callback(setattr, norm, "effective", None)
                 norm.effective = effective
         stack.enter_context(_frozen([norm for norm, _ in layers]))
-        stack.enter_context(parametrize.cached())
+        if has_other_parametrizations(network):
+            stack.enter_context(parametrize.cached())
         yield
+
+
+def sole_norm(layer: nn.Module) -> SpectralNormalization | None:
+    """The norm that makes the layer's weight by itself, if one does."""
+    if not parametrize.is_parametrized(layer, "weight"):
+        return None
+    norm, *others = layer.parametrizations.weight  # type: ignore[union-attr,misc]
+    return norm if isinstance(norm, SpectralNormalization) and not others else None
+
+
+def has_other_parametrizations(network: nn.Module) -> bool:
+    """Whether something in it is made by other parametrizations than one norm."""
+    return any(
+        len(module.parametrizations) > 1 or sole_norm(module) is None  # type: ignore[arg-type]
+        for module in network.modules()
+        if parametrize.is_parametrized(module)
+    )
 
 
 def frozen(*networks: nn.Module) -> contextlib.AbstractContextManager[None]:

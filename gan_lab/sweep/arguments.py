@@ -9,6 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
+PART = "paper/sweep/"  # of presets: what a sweep is over, on any dataset
+
 # A choice of each axis that has none for nothing.
 SOMETHING = {
     "arch": "dcgan", "dataset": "digits", "init": "normal", "loss": "hinge", "optimizer": "adam",
@@ -22,11 +24,14 @@ def unreadable(arguments: Sequence[str]) -> str | None:
     return next((_sentence(override) for override in overrides if not _is_readable(override)), None)
 
 
-def chooses_nothing(arguments: Sequence[str], axes: Sequence[str]) -> str | None:
-    """A sentence on the first axis that is set to null, which Hydra cannot compose; None where none is."""
+def misses_a_choice(arguments: Sequence[str], axes: Sequence[str]) -> str | None:
+    """A sentence on the first axis that is set to null, or to a part of presets; None where none is."""
     for argument in get_args_parser().parse_known_args(arguments)[0].overrides:
         axis, equals, value = argument.lstrip("+").partition("=")
         choices = [choice.strip().lower() for choice in value.split(",")]  # of a sweep
+        if axis == "experiment" and (part := next((c for c in choices if c.startswith(PART)), None)):
+            sweep = part.removeprefix(PART)
+            return f"{argument} is no experiment without a dataset: take one such as paper/cifar10_{sweep}"
         if axis not in axes or not equals or not {"null", ""} & set(choices):
             continue
         if axis == "experiment":

@@ -110,7 +110,7 @@ def _signal_workers(launch: Launch) -> bool:
 def exit_status(main: Callable[[], object]) -> int:
     """Call Hydra's `main`; returns its run's exit status, or the worst of a sweep after the closing table."""
     axes = [folder.name for folder in presets.CONFIGS.iterdir()]
-    if sentence := arguments.unreadable(sys.argv[1:]) or arguments.chooses_nothing(sys.argv[1:], axes):
+    if sentence := arguments.unreadable(sys.argv[1:]) or arguments.misses_a_choice(sys.argv[1:], axes):
         print(f"error: {sentence}", file=sys.stderr)
         return WRONG_CONFIG
     status = _status(main)

@@ -191,7 +191,7 @@ class Gan:
         assert inputs.real is not None
         labels = () if inputs.labels is None else (inputs.labels,)
         statistics = contextlib.nullcontext() if self.bn_in_d_updates else no_statistics(self.generator)
-        with torch.no_grad(), norms.frozen(self.generator), statistics:
+        with torch.no_grad(), norms.cached_weights(self.generator, update=False), statistics:
             fake = self._make_images(inputs.latents, *labels)
         # Detached, so that the inputs stay as they are where nothing augments them.
         real = self._augmented(inputs.real, inputs.augment_real).detach().requires_grad_(bool(measure))
