@@ -83,7 +83,7 @@ def load_images(config: JudgeConfig) -> ImageArray:
 def build_networks(config: Config, device: torch.device) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator, initialized and normalized: a function of the config and its seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(config.seed, "networks").initial_seed())
+        torch.default_generator.manual_seed(stream(config.seed, "networks").initial_seed())  # the host's
         generator = build(config.arch.generator, "arch")
         discriminator = build(config.arch.discriminator, "arch")
         build(config.init.generator, "init", generator)
@@ -93,9 +93,10 @@ def build_networks(config: Config, device: torch.device) -> tuple[nn.Module, nn.
             synchronize(discriminator)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         for network in (generator, discriminator):
-            network.to(device, memory_format=layout)
-        _normalize(config, generator, discriminator, device)
-    return generator, discriminator
+            network.to(memory_format=layout)
+        _normalize(config, generator, discriminator)
+    # Only now, so that all devices start from the same bits.
+    return generator.to(device), discriminator.to(device)
 
 
 def example_inputs(config: Config, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -107,11 +108,11 @@ def example_inputs(config: Config, device: torch.device) -> tuple[Tensor, Tensor
     )
 
 
-def _normalize(config: Config, generator: nn.Module, discriminator: nn.Module, device: torch.device) -> None:
+def _normalize(config: Config, generator: nn.Module, discriminator: nn.Module) -> None:
     norm = config.norm
     if not norm.estimator:
         return
-    latents, image = example_inputs(config, device)
+    latents, image = example_inputs(config, torch.device("cpu"))
     for target, network, example in (
         ("generator", generator, latents),
         ("discriminator", discriminator, image),
