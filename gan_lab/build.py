@@ -90,7 +90,7 @@ def load_images(config: JudgeConfig) -> ImageArray:
 def build_networks(config: Config, device: torch.device) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator, initialized and normalized: a function of the config and its seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(config.seed, "networks").initial_seed())
+        torch.default_generator.manual_seed(stream(config.seed, "networks").initial_seed())  # the host's
         generator = build(config.arch.generator, "arch")
         discriminator = build(config.arch.discriminator, "arch")
         build(config.init.generator, "init", generator)
@@ -100,11 +100,12 @@ def build_networks(config: Config, device: torch.device) -> tuple[nn.Module, nn.
             synchronize(discriminator)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         for network in (generator, discriminator):
-            network.to(device, memory_format=layout)
+            network.to(memory_format=layout)
         _normalize(config, generator, discriminator)
         if config.norm.output == "gradient":
             norms.normalize_gradient(discriminator)
-    return generator, discriminator
+    # Only now, so that all devices start from the same bits.
+    return generator.to(device), discriminator.to(device)
 
 
 def example_inputs(config: Config, *networks: nn.Module) -> Iterator[tuple[Tensor, ...]]:
