@@ -75,9 +75,12 @@ class UpdateInputs:
     real: Tensor | None  # [B, 3, H, W] in [-1, 1]; None in a generator's update that does not look at them
     labels: Tensor | None  # [B], the classes of real and generated images alike; None without classes
     penalty: Tensor | None  # the penalty's numbers
-    is_penalized: bool  # a penalty that is not paid leaves out its operations: updates of two kinds
     augment_real: Tensor | None  # the augmentation's numbers, for real and for generated images
     augment_fake: Tensor | None
+    is_penalized: bool = False  # a penalty that is not paid leaves out its operations: updates of two kinds
+
+
+TENSORS = tuple(one.name for one in fields(UpdateInputs) if one.name != "is_penalized")
 
 
 @dataclass(frozen=True)
@@ -137,12 +140,14 @@ class Gan:
 
     def draw(self, iteration: int) -> IterationInputs:
         """The inputs of an iteration, a function of (seed, iteration)."""
-        tensors, count = self._host_inputs(iteration)(), len(fields(UpdateInputs))
-        updates = [UpdateInputs(*tensors[i : i + count]) for i in range(0, len(tensors), count)]  # type: ignore[arg-type]
-        *of_discriminator, of_generator = (
-            update if update.real is None else replace(update, real=self.batches.images(update.real))
-            for update in updates
-        )
+        tensors = iter(self._host_inputs(iteration)())
+        updates = []
+        for step in range(self.n_dis + 1):
+            drawn: dict[str, Any] = dict(zip(TENSORS, tensors, strict=False))
+            if drawn["real"] is not None:
+                drawn["real"] = self.batches.images(drawn["real"])
+            updates.append(UpdateInputs(**drawn, is_penalized=self._is_penalized(iteration, step)))
+        *of_discriminator, of_generator = updates
         if self.reuse_latents:
             of_generator = replace(of_generator, latents=of_discriminator[-1].latents)
         return IterationInputs(tuple(of_discriminator), of_generator)
@@ -153,7 +158,7 @@ class Gan:
         return self._host_inputs.running() if waits_for_host else contextlib.nullcontext()
 
     def _draw_on_host(self, iteration: int) -> Upload:
-        """The fields of an iteration's `UpdateInputs`, one after the other, ready for the device.
+        """The tensors of an iteration's `UpdateInputs`, one after the other, ready for the device.
 
         In the place of real images stands what `Batches.images` makes them of.
         """
@@ -161,32 +166,33 @@ class Gan:
         if not self.generator_sees_real:
             drawn.append((None, self.batches.draw_labels(iteration, self.n_dis, self.g_batch_size)))
         sizes = [*self.batches.sizes[: self.n_dis], self.g_batch_size]
-        updates = [
-            self._inputs(iteration, step, size, real, labels)
-            for step, (size, (real, labels)) in enumerate(zip(sizes, drawn, strict=True))
-        ]
-        return prepare_upload([value for update in updates for value in vars(update).values()], self.device)
+        tensors: list[Tensor | None] = []
+        for step, (size, (real, labels)) in enumerate(zip(sizes, drawn, strict=True)):
+            tensors += self._tensors(iteration, step, size, real, labels)
+        return prepare_upload(tensors, self.device)
 
-    def _inputs(
+    def _is_penalized(self, iteration: int, step: int) -> bool:
+        return self.penalty is not None and step < self.n_dis and iteration % self._penalty_every == 0
+
+    def _tensors(
         self, iteration: int, step: int, count: int, real: Tensor | None, labels: Tensor | None
-    ) -> UpdateInputs:
+    ) -> list[Tensor | None]:
+        """Those of one update's `UpdateInputs`, in its order, on the host."""
+
         def drawn(draw: Callable[[int, torch.Generator], Tensor | None], purpose: str) -> Tensor | None:
             numbers = draw(count, stream(self.seed, purpose, iteration, step))
             return None if numbers is None else local_shard(numbers)
 
-        latents = drawn(lambda count, rng: torch.randn(count, self.latent_dim, generator=rng), "latents")
-        assert latents is not None
         augment = self.augmentation.draw if self.augmentation else None
-        is_penalized = self.penalty is not None and step < self.n_dis and iteration % self._penalty_every == 0
-        return UpdateInputs(
-            latents=latents,
-            real=real,
-            labels=labels,
-            penalty=drawn(self.penalty.draw, "penalty") if self.penalty and is_penalized else None,
-            is_penalized=is_penalized,
-            augment_real=drawn(augment, "augmentation of real images") if augment else None,
-            augment_fake=drawn(augment, "augmentation of generated images") if augment else None,
-        )
+        penalty = self.penalty.draw if self.penalty and self._is_penalized(iteration, step) else None
+        return [
+            drawn(lambda count, rng: torch.randn(count, self.latent_dim, generator=rng), "latents"),
+            real,
+            labels,
+            drawn(penalty, "penalty") if penalty else None,
+            drawn(augment, "augmentation of real images") if augment else None,
+            drawn(augment, "augmentation of generated images") if augment else None,
+        ]
 
     def update(self, inputs: IterationInputs, measure: Measure = Measure.NOTHING) -> dict[str, Tensor]:
         """One iteration: the discriminator's updates, then the generator's; returns the last ones' values."""
