@@ -434,18 +434,6 @@ def _identity(model: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _not_identity(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for key, field in model.model_fields.items():
-        if field.json_schema_extra == MEASURES:
-            yield prefix + key
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _not_identity(field.annotation, f"{prefix}{key}.")
-
-
-# The dotted keys that cannot change what a run computes, `train.iterations` among them (see `identity`).
-NOT_IDENTITY = tuple(_not_identity(Config))
-
-
 def _one_spelling(node: Any) -> Any:
     """1 and 1.0 are one number, and shall be one run."""
     if isinstance(node, dict):

@@ -5,6 +5,7 @@ import argparse
 from gan_lab.build import load_images
 from gan_lab.commands import a_path
 from gan_lab.config import JudgeConfig, compose, resolved, to_judge
+from gan_lab.data.raw import Listing
 from gan_lab.metrics.extractors import inception_weights
 from gan_lab.shell import quoted
 
@@ -37,7 +38,7 @@ def prepare(config: JudgeConfig) -> str:
     count, _, height, width = array.images.shape
     damaged = array.metadata.get("damaged", 0)
     left_out = f", {damaged} damaged ones left out" if damaged else ""
-    others = ", ".join(f"{n:,} {suffix}" for suffix, n in array.metadata.get("passed_over", {}).items())
+    others = Listing([], array.metadata.get("passed_over", {})).others()
     passed_over = f", passed over {others}" if others else ""
     return f"{array.path}: {count:,} images of {width}×{height}{left_out}{passed_over}"
 
