@@ -168,15 +168,14 @@ def tar_gz(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
 def published_files(path: Path, published: Published) -> Iterator[tuple[str, int, IO[bytes]]]:
     """(name in the archive, bytes, file) of each of its `members`, out of the .tar.gz or its extracted form.
 
-    Raises UserError where there is none of them, and where the archive cannot be read.
+    Raises UserError where there is none of them. To be read inside of `readable`.
     """
     wanted = [f"{published.folder}/{name}" for name in published.members]
     found = False
-    with readable(path):
-        for name, size, file in _extracted(path, wanted) if path.is_dir() else tar_gz(path):
-            if name in wanted:
-                found = True
-                yield name, size, file
+    for name, size, file in _extracted(path, wanted) if path.is_dir() else tar_gz(path):
+        if name in wanted:
+            found = True
+            yield name, size, file
     if not found:
         raise UserError(
             f"{path} holds no {wanted[0]}: give {published.file}, or {published.folder}, the folder that it "

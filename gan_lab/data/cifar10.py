@@ -11,6 +11,7 @@ from PIL import Image
 from gan_lab.data import preparation
 from gan_lab.data.archives import Published, PublishedOrigin, published_files
 from gan_lab.data.array import ImageArray
+from gan_lab.data.raw import readable
 from gan_lab.data.recipe import Decoded, Recipe
 from gan_lab.errors import UserError
 
@@ -46,10 +47,9 @@ class PickledBatches:
         self._path, self._recipe = path, recipe
 
     def chunks(self) -> Iterator[np.ndarray]:
-        batches = {
-            name: _load(file, f"{self._path}: {name}")
-            for name, _, file in published_files(self._path, PUBLISHED)
-        }
+        with readable(self._path):
+            files = published_files(self._path, PUBLISHED)
+            batches = {name: _load(file, f"{self._path}: {name}") for name, _, file in files}
         for name in sorted(batches):  # the archive has another order
             for start in range(0, len(batches[name]), self.rows_per_chunk):
                 yield batches[name][start : start + self.rows_per_chunk]

@@ -10,6 +10,7 @@ from gan_lab.data import preparation
 from gan_lab.data.archives import Published, PublishedOrigin, published_files
 from gan_lab.data.array import ImageArray
 from gan_lab.data.preparation import IMAGES_PER_CHUNK
+from gan_lab.data.raw import readable
 from gan_lab.data.recipe import Decoded, Recipe
 from gan_lab.errors import UserError
 
@@ -45,13 +46,14 @@ class UnlabeledImages:
         self._path, self._recipe = path, recipe
 
     def chunks(self) -> Iterator[bytes]:
-        for name, size, file in published_files(self._path, PUBLISHED):
-            if size % IMAGE_BYTES:
-                raise UserError(
-                    f"{self._path}: {name} is not a whole number of images: get {PUBLISHED.file} again"
-                )
-            while block := file.read(IMAGES_PER_CHUNK * IMAGE_BYTES):
-                yield block
+        with readable(self._path):
+            for name, size, file in published_files(self._path, PUBLISHED):
+                if size % IMAGE_BYTES:
+                    raise UserError(
+                        f"{self._path}: {name} is not a whole number of images: get {PUBLISHED.file} again"
+                    )
+                while block := file.read(IMAGES_PER_CHUNK * IMAGE_BYTES):
+                    yield block
 
     def decode(self, chunk: bytes) -> Decoded:
         # An image is the red plane, the green and the blue, each column by column.
