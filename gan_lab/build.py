@@ -84,7 +84,7 @@ def load_images(config: JudgeConfig) -> ImageArray:
 def build_networks(config: Config, device: torch.device) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator, initialized and normalized: a function of the config and its seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(config.seed, "networks").initial_seed())
+        torch.default_generator.manual_seed(stream(config.seed, "networks").initial_seed())  # the host's
         generator = build(config.arch.generator, "arch")
         discriminator = build(config.arch.discriminator, "arch")
         build(config.init.generator, "init", generator)
@@ -94,11 +94,12 @@ def build_networks(config: Config, device: torch.device) -> tuple[nn.Module, nn.
             synchronize(discriminator)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         for network in (generator, discriminator):
-            network.to(device, memory_format=layout)
+            network.to(memory_format=layout)
         _normalize(config, generator, discriminator)
         if config.norm.output == "gradient":
             norms.normalize_gradient(discriminator)
-    return generator, discriminator
+    # Only now, so that all devices start from the same bits.
+    return generator.to(device), discriminator.to(device)
 
 
 def example_inputs(config: Config, *networks: nn.Module) -> Iterator[tuple[Tensor, ...]]:
@@ -129,8 +130,12 @@ def _normalize(config: Config, generator: nn.Module, discriminator: nn.Module) -
                 scale=norm.scale,
                 gamma=norm.gamma,
                 gamma_bias=norm.gamma_bias,
+                gamma_start=norm.gamma_start,
+                mode=norm.mode,
+                scale_rule=norm.scale_rule,
                 n_power_iterations=norm.n_power_iterations,
                 warmup_iterations=norm.warmup_iterations,
+                power_iteration=norm.power_iteration,
                 example_input=example,
             )
         except (TypeError, ValueError) as error:

@@ -92,10 +92,14 @@ class Norm(_Axis):
     name: FolderName
     estimator: Node | None
     scale: float = number(1e-6, 1e6)
-    gamma: Literal["none", "shared", "per_layer"]
+    gamma: Literal["none", "shared", "per_layer", "per_filter"]
     gamma_bias: bool = False
+    gamma_start: Literal["scale", "weight"] = "scale"
+    mode: Literal["divide", "clip"] = "divide"
+    scale_rule: Literal["constant", "fan"] = "constant"
     n_power_iterations: int = number(1, 10_000)
     warmup_iterations: int = number(0, 10_000)
+    power_iteration: Literal["block", "plain"] = "block"
     target: Literal["discriminator", "generator", "both"]
     activations: NormLayers = "none"
     output: Literal["none", "gradient"] = "none"
@@ -273,8 +277,13 @@ class Config(JudgeConfig):
             )
         if self.norm.gamma_bias and self.norm.gamma == "none":
             yield (
-                "norm.gamma_bias=true needs a scale that is learned: set norm.gamma=shared or "
-                "norm.gamma=per_layer"
+                "norm.gamma_bias=true needs a scale that is learned: set norm.gamma=shared, per_layer or "
+                "per_filter"
+            )
+        if self.norm.gamma_start == "weight" and self.norm.gamma not in ("per_layer", "per_filter"):
+            yield (
+                "norm.gamma_start=weight begins at each layer's own sigma, for which "
+                f"norm.gamma={self.norm.gamma} has no place: set norm.gamma=per_layer or per_filter"
             )
         sizes_differ = self.train.g_batch_size != self.train.batch_size
         if self.optimizer.reuse_latents and sizes_differ:

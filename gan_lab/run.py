@@ -204,7 +204,7 @@ def _trackers(
 
 
 def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluator], stop: StopRequest) -> str:
-    """Train, write the generator, keep the status true; returns the state in which the run ended."""
+    """Train, write the networks, keep the status true; returns the state in which the run ended."""
 
     def status(state: str, reason: str = "", **details: str | int) -> str:
         if env.is_rank_zero():
@@ -214,8 +214,9 @@ def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluato
     monitor = build.build_monitor(config, gan)
     try:
         on_rank_zero(status)(RUNNING)
-        train(gan, store, evaluators, build.build_intervals(config), monitor, stop.agreed)
-        store.write_generator(gan.eval_generator.state_dict(), gan.iteration)
+        with gan.drawing_ahead():
+            train(gan, store, evaluators, build.build_intervals(config), monitor, stop.agreed)
+        store.write_networks(gan.eval_generator.state_dict(), gan.discriminator.state_dict(), gan.iteration)
     except Interrupted as error:
         return status(INTERRUPTED, str(error))
     except Diverged as error:
