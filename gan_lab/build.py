@@ -19,7 +19,7 @@ from gan_lab.config import Config, JudgeConfig
 from gan_lab.data import Batches, ImageArray
 from gan_lab.distributed import env
 from gan_lab.distributed.batch_norm import synchronize
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, one_line
 from gan_lab.metrics import Evaluator
 from gan_lab.rng import stream
 from gan_lab.tracking import Guarded, Tracker
@@ -59,7 +59,7 @@ def factory(node: dict[str, Any], axis: str) -> Callable[..., Any]:
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
-        raise UserError(f"the config of {axis} is wrong: {_one_line(error.__cause__ or error)}") from error
+        raise UserError(f"the config of {axis} is wrong: {one_line(error.__cause__ or error)}") from error
 
 
 def build(node: dict[str, Any], axis: str, *arguments: Any, **named: Any) -> Any:
@@ -68,18 +68,12 @@ def build(node: dict[str, Any], axis: str, *arguments: Any, **named: Any) -> Any
     try:
         return make(*arguments, **named)
     except (TypeError, ValueError, LookupError, RuntimeError) as error:
-        raise UserError(
-            f"the config of {axis} does not fit {node['_target_']}: {_one_line(error)}"
-        ) from error
+        raise UserError(f"the config of {axis} does not fit {node['_target_']}: {one_line(error)}") from error
 
 
 def optional(node: dict[str, Any], axis: str) -> Any:
     """Like `build`, or None where the choice is to have no such part."""
     return build(node, axis) if node.get("_target_") else None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def load_images(config: JudgeConfig) -> ImageArray:
@@ -145,7 +139,7 @@ def _normalize(config: Config, generator: nn.Module, discriminator: nn.Module) -
                 example_input=example,
             )
         except (TypeError, ValueError) as error:
-            raise UserError(f"norm={norm.name} does not fit the {target}: {_one_line(error)}") from error
+            raise UserError(f"norm={norm.name} does not fit the {target}: {one_line(error)}") from error
 
 
 def build_evaluators(config: JudgeConfig, array: ImageArray, device: torch.device) -> dict[str, Evaluator]:
@@ -297,7 +291,7 @@ def refuse_unknown_tracker_keys(config: Config) -> None:
     try:
         known = inspect.signature(get_object(node["_target_"])).parameters
     except (ImportError, ValueError, TypeError) as error:
-        raise UserError(f"tracker._target_ cannot be used ({_one_line(error)}): give another") from error
+        raise UserError(f"tracker._target_ cannot be used ({one_line(error)}): give another") from error
     if any(parameter.kind == parameter.VAR_KEYWORD for parameter in known.values()):
         return
     for key in node.keys() - known.keys() - {"name", "_target_"}:
