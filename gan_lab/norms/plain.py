@@ -31,9 +31,12 @@ class _Plain(LargestSingularValue):
     def singular_values(self) -> Sequence[LargestSingularValue]:
         return ()  # none to take together with other layers'
 
-    def _start(self, weight: Tensor, u: Tensor) -> None:
-        like = self.adjoint(weight.detach(), u[:1]) if self.starts_from_input else u[:1]
-        self.register_buffer("u", nn.init.trunc_normal_(torch.empty_like(like)))
+    def _start(self, weight: Tensor, shape: tuple[int, ...]) -> None:
+        like = weight.detach().new_zeros(1, *shape[1:])
+        if self.starts_from_input:
+            like = self.adjoint(weight.detach(), like)
+        drawn = nn.init.trunc_normal_(torch.empty(like.shape, dtype=like.dtype, device="cpu"))
+        self.register_buffer("u", drawn.to(weight.device))
 
     def iterate(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The stored vector `[1, ...]` moved, a unit vector, and sigma; differentiable in the weight."""

@@ -12,6 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from gan_lab import norms
+from gan_lab.archs.convolutions import Conv2d, ConvTranspose2d
+from gan_lab.layers import WEIGHTED, weighted_layers
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,9 @@ class Execution:
 
 
 IN_FULL_PRECISION = Execution()
+
+# What layers compute with their weights only in the precision that autocast has given these.
+_CAST_BY_AUTOCAST = {kind.forward for kind in (*WEIGHTED, Conv2d, ConvTranspose2d)}
 
 
 class Forward:
@@ -55,8 +60,60 @@ class Forward:
 
     def uncompiled(self, *batch: Tensor) -> Tensor:
         """The same pass as operations that can be differentiated twice, which a compiled one cannot."""
-        with torch.autocast(**self._autocast):
+        with torch.autocast(**self._autocast), self._cast_weights():
             return self.network(*batch).float()
+
+    def _cast_weights(self) -> contextlib.AbstractContextManager[None]:
+        if not self._autocast["enabled"]:
+            return contextlib.nullcontext()
+        return cast_weights(self.network, self._autocast["dtype"])
+
+
+@contextlib.contextmanager
+def cast_weights(network: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Inside the block weights and biases are of `dtype`, cast together; their gradients are cast back.
+
+    To the numbers that autocast, which casts each by itself, gives their layers. That is left those that
+    compute by themselves, or whose weights something else than a norm makes.
+    """
+    places: list[tuple[dict[str, Any], str]] = []  # where the tensors stand: a name in a dictionary
+    normalized = not norms.has_other_parametrizations(network)  # else effective weights are PyTorch's to keep
+    for _, layer in weighted_layers(network):
+        if type(layer).forward in _CAST_BY_AUTOCAST:
+            places += [(layer._parameters, "weight"), (layer._parameters, "bias")]
+            if normalized and (norm := norms.sole_norm(layer)):
+                places.append((vars(norm), "effective"))
+    places = [(place, name) for place, name in places if _is_full(place.get(name))]
+    full = [place[name] for place, name in places]
+    for (place, name), cast in zip(places, _Cast.apply(dtype, *full) if full else (), strict=True):
+        place[name] = cast
+    try:
+        yield
+    finally:
+        for (place, name), tensor in zip(places, full, strict=True):
+            place[name] = tensor
+
+
+def _is_full(tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.dtype == torch.float32
+
+
+class _Cast(torch.autograd.Function):
+    """Tensors of one precision in another, all in one operation."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.before = tensors[0].dtype
+        cast = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
+        torch._foreach_copy_(cast, tensors)
+        return tuple(cast)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        there = [gradient for gradient in gradients if gradient is not None]
+        cast = iter(_Cast.apply(ctx.before, *there) if there else ())
+        return None, *(None if gradient is None else next(cast) for gradient in gradients)
 
 
 def needs_labels(network: nn.Module) -> bool:
