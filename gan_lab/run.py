@@ -218,7 +218,8 @@ def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluato
     monitor = build.build_monitor(config, gan)
     try:
         on_rank_zero(status)(RUNNING)
-        train(gan, store, evaluators, build.build_intervals(config), monitor, stop.agreed)
+        graphed = build.build_graphed(config, gan, monitor)
+        train(gan, store, evaluators, build.build_intervals(config), monitor, stop.agreed, graphed)
         store.write_generator(gan.eval_generator.state_dict(), gan.iteration)
     except Interrupted as error:
         return status(INTERRUPTED, str(error))
