@@ -214,8 +214,9 @@ def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluato
     monitor = build.build_monitor(config, gan)
     try:
         on_rank_zero(status)(RUNNING)
+        graphed = build.build_graphed(config, gan, monitor)
         with gan.drawing_ahead():
-            train(gan, store, evaluators, build.build_intervals(config), monitor, stop.agreed)
+            train(gan, store, evaluators, build.build_intervals(config), monitor, stop.agreed, graphed)
         store.write_networks(gan.eval_generator.state_dict(), gan.discriminator.state_dict(), gan.iteration)
     except Interrupted as error:
         return status(INTERRUPTED, str(error))
