@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gan_lab.build import build_networks
 from gan_lab.config import Config, of_plain
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, first_line
 from gan_lab.runs import checkpoint
 from gan_lab.runs.directory import RunDirectory
 from gan_lab.training.forward import needs_labels
@@ -53,7 +53,7 @@ class Trained:
             if labels is None:
                 raise
             reason = f"{self.weights} makes no images of class {int(labels[0])}"
-            raise UserError(f"{reason} ({_first_line(error)}): give another, or none") from error
+            raise UserError(f"{reason} ({first_line(error)}): give another, or none") from error
 
 
 def load(source: Path, device: torch.device, allow: Sequence[str] = ()) -> Trained:
@@ -89,7 +89,7 @@ def _restore(network: nn.Module, kind: str, weights: Path, directory: RunDirecto
         raise
     except Exception as error:
         raise UserError(
-            f"{weights} does not hold the {kind} of {directory.config} ({_first_line(error)}): give "
+            f"{weights} does not hold the {kind} of {directory.config} ({first_line(error)}): give "
             "another file of that run"
         ) from error
     network.eval().requires_grad_(False)
@@ -115,7 +115,7 @@ def networks(
     except Exception as error:  # a config of another version, or a spoilt one, can be wrong in any way
         raise UserError(
             f"no networks can be built from {directory.config}, which is damaged or of another version "
-            f"({type(error).__name__}: {_first_line(error)}): take another run"
+            f"({type(error).__name__}: {first_line(error)}): take another run"
         ) from error
     return config, generator, discriminator
 
@@ -183,7 +183,3 @@ def _refuse_untrusted(target: str, trusted: Sequence[str], config: Path) -> None
 
 def _lies_in(name: str, modules: Sequence[str]) -> bool:
     return any(name == module or name.startswith(f"{module}.") for module in modules)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0].rstrip(":")

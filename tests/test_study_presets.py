@@ -23,7 +23,7 @@ SWEEPS = {  # by preset: what may differ between its runs, the seed aside
         "norm",
         *(f"optimizer.{key}" for key in ("g_lr", "d_lr", "n_dis", "generator.lr", "discriminator.lr")),
     },
-    "controls": {"norm", "train.precision", "train.ema"},
+    "controls": {"norm", "train.precision", "train.ema", "augment"},
 }
 
 

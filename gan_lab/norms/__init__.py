@@ -8,6 +8,7 @@ upper bound on one (`SigmaLeastOfFour`, `SigmaGram`), or a size (`SigmaFrobenius
 """
 
 from gan_lab.norms.apply import (
+    after_update,
     cached_weights,
     frozen,
     has_other_parametrizations,
@@ -41,6 +42,7 @@ __all__ = [
     "SigmaOut",
     "SigmaStableRank",
     "SpectralNormalization",
+    "after_update",
     "cached_weights",
     "frozen",
     "has_other_parametrizations",

@@ -21,6 +21,7 @@ from gan_lab.norms.parametrization import (
     normalized_weights,
 )
 from gan_lab.norms.pickling import attach
+from gan_lab.norms.plain import plain
 from gan_lab.norms.power_iteration import power_iterate
 from gan_lab.norms.sigma import LargestSingularValue, SigmaEstimator
 from gan_lab.norms.sites import PACKED, Selection, Site, name_the_unknown, selected, sites
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 Gamma = Literal["none", "shared", "per_layer", "per_filter"]
 GammaStart = Literal["scale", "weight"]
 ScaleRule = Literal["constant", "fan"]
+PowerIteration = Literal["block", "plain"]
 
 
 def normalize(
@@ -43,6 +45,7 @@ def normalize(
     scale_rule: ScaleRule = "constant",
     n_power_iterations: int = 1,
     warmup_iterations: int = 50,
+    power_iteration: PowerIteration = "block",
     example_input: Tensor | tuple[Tensor, ...] | None = None,
     layers: Selection = None,
     skip_zeros: bool = False,
@@ -65,9 +68,10 @@ def normalize(
     multiplies the layers' biases too.
 
     `n_power_iterations` run at each evaluation of a weight in training mode, `warmup_iterations` run now, so
-    that sigma is right from the first batch. `example_input` (any batch that the network takes, in a tuple
-    with its labels if it takes any) shows the sizes of the layers' inputs to an estimator that needs them
-    (`SigmaOperator`).
+    that sigma is right from the first batch. `power_iteration` is `block` (two vectors and a memory, once an
+    update) or `plain` (see `gan_lab.norms.plain`: call `after_update` after each). `example_input` (any batch
+    that the network takes, in a tuple with its labels if it takes any) shows the sizes of the layers' inputs
+    to an estimator that needs them (`SigmaOperator`).
 
     Modules of no kind named above are left alone, with a line in the log where they hold a matrix. Returns
     the dotted names of the normalized layers. Raises ValueError, with the network as it was, where a layer's
@@ -79,6 +83,7 @@ def normalize(
         ("gamma_start", gamma_start, GammaStart),
         ("mode", mode, Mode),
         ("scale_rule", scale_rule, ScaleRule),
+        ("power_iteration", power_iteration, PowerIteration),
     ):
         if value not in get_args(choices):
             raise ValueError(f"{name}={value!r} is none of {', '.join(get_args(choices))}")
@@ -105,6 +110,8 @@ def normalize(
     if needs_size:
         layers_of = {site.name: (site.module, site.layer) for site in chosen}
         sizes = _sizes(network, layers_of, *example)
+    if power_iteration == "plain":  # which takes its iterations by itself
+        estimator, n_power_iterations = plain(estimator, n_power_iterations), 0
 
     prepared: list[SpectralNormalization] = []
     learned: nn.Parameter | None = None
@@ -423,6 +430,12 @@ def _update(layers: Sequence[tuple[SpectralNormalization, Tensor]]) -> None:
         with torch.autocast(device.type, enabled=False):
             for _ in range(steps):
                 power_iterate(maps)
+
+
+def after_update(network: nn.Module) -> None:
+    """Move the vectors of plain power iteration, which follow each update of the weights of `network`."""
+    for _, weight, norm in normalized_tensors(network):
+        norm.estimator.after_update(weight)
 
 
 def frozen(*networks: nn.Module) -> contextlib.AbstractContextManager[None]:

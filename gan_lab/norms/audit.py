@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.layers import KernelLayout, weighted_layers
-from gan_lab.norms import lipschitz
+from gan_lab.norms import lipschitz, plain
 from gan_lab.norms.apply import eval_mode, input_sizes, normalized_layers, trained_weight
 from gan_lab.norms.certified import SigmaGram, SigmaLeastOfFour
 from gan_lab.norms.operator import LayerOperator, dense
@@ -156,7 +156,8 @@ def _exact(
         SigmaFilters: float(lengths.mean()),
         SigmaForcedFilters: float(lengths.mean()),
     }
-    return known.get(type(estimator))
+    estimated = {by_plain: kind for kind, by_plain in plain.KIN.items()}
+    return known.get(estimated.get(type(estimator), type(estimator)))
 
 
 @torch.no_grad()

@@ -38,6 +38,9 @@ class SigmaEstimator(nn.Module):
         if values := self.singular_values():
             power_iterate([(value, weight) for value in values])
 
+    def after_update(self, weight: Tensor) -> None:
+        """Move, in place, what follows an update of the weight; nothing here."""
+
     def forward(self, weight: Tensor) -> Tensor:
         """Sigma, a scalar, differentiable in the weight; moves nothing."""
         values = self.singular_values()
@@ -69,9 +72,10 @@ class LargestSingularValue(SigmaEstimator):
     def singular_values(self) -> Sequence["LargestSingularValue"]:
         return (self,)
 
-    def _start(self, weight: Tensor, u: Tensor) -> None:
-        """Start from random `u` `[2, *output]`."""
-        u, v = start(self, weight.detach(), u)
+    def _start(self, weight: Tensor, shape: tuple[int, ...]) -> None:
+        """Start from random u of this shape, `[2, *output]`, on every device from the same."""
+        drawn = torch.empty(shape, dtype=weight.dtype, device="cpu").normal_().to(weight.device)
+        u, v = start(self, weight.detach(), drawn)
         self.register_buffer("u", u)
         self.register_buffer("v", v)
 
@@ -110,7 +114,7 @@ class _SigmaOfMatrix(LargestSingularValue):
         assert isinstance(layer.weight, Tensor)
         self.weight_shape = layer.weight.shape
         groups, rows, _ = self.matrix(layer.weight).shape
-        self._start(layer.weight, layer.weight.detach().new_empty(2, groups, rows).normal_())
+        self._start(layer.weight, (2, groups, rows))
 
     def matrix(self, weight: Tensor) -> Tensor:
         """The diagonal blocks, `[groups, rows / groups, columns / groups]`.
@@ -179,8 +183,7 @@ class SigmaOperator(LargestSingularValue):
         self.operator = LayerOperator.of(layer, self.input_size)
         assert isinstance(layer.weight, Tensor)
         self.weight_shape = layer.weight.shape
-        shape = (2, *self.operator.output_shape[1:])
-        self._start(layer.weight, layer.weight.detach().new_empty(shape).normal_())
+        self._start(layer.weight, (2, *self.operator.output_shape[1:]))
 
     def image(self, weight: Tensor, v: Tensor) -> Tensor:
         return self.operator.apply(weight, v)
