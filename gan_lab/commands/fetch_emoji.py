@@ -51,8 +51,8 @@ def _fetch(folder: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise UserError(
-            "the emoji are fetched by npm, which is not installed: install Node.js with npm, or give --archive "
-            f"what `npm pack {PACKAGE}@{VERSION}` gave elsewhere"
+            "the emoji are fetched by npm, which is not installed: install Node.js with npm, or give "
+            f"--archive what `npm pack {PACKAGE}@{VERSION}` gave elsewhere"
         )
     command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--silent"]
     ended = subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=False)
