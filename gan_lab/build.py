@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import logging
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -19,7 +20,7 @@ from gan_lab.config import Config, JudgeConfig
 from gan_lab.data import Batches, ImageArray
 from gan_lab.distributed import env
 from gan_lab.distributed.batch_norm import synchronize
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, one_line
 from gan_lab.metrics import Evaluator
 from gan_lab.rng import stream
 from gan_lab.tracking import Guarded, Tracker
@@ -28,7 +29,11 @@ from gan_lab.training.divergence import DivergenceMonitor
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.forward import Execution, needs_labels, scores_are_per_sample
 from gan_lab.training.gan import Gan
+from gan_lab.training.graph import CudaGraphs, GraphedUpdate
 from gan_lab.training.loop import Intervals
+from gan_lab.training.memory import make_capturable
+
+log = logging.getLogger(__name__)
 
 
 def execution_summary(config: Config, device: torch.device) -> str:
@@ -44,7 +49,6 @@ def execution_summary(config: Config, device: torch.device) -> str:
         f"{train.precision}{tf32}": True,
         "channels-last": train.channels_last,
         "compiled": train.compile,
-        "CUDA graphs": train.cuda_graphs,
         "fused optimizers": config.optimizer.discriminator.get("fused", False)
         and not config.optimizer.tensorflow_epsilon,
     }
@@ -59,7 +63,7 @@ def factory(node: dict[str, Any], axis: str) -> Callable[..., Any]:
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
-        raise UserError(f"the config of {axis} is wrong: {_one_line(error.__cause__ or error)}") from error
+        raise UserError(f"the config of {axis} is wrong: {one_line(error.__cause__ or error)}") from error
 
 
 def build(node: dict[str, Any], axis: str, *arguments: Any, **named: Any) -> Any:
@@ -68,18 +72,12 @@ def build(node: dict[str, Any], axis: str, *arguments: Any, **named: Any) -> Any
     try:
         return make(*arguments, **named)
     except (TypeError, ValueError, LookupError, RuntimeError) as error:
-        raise UserError(
-            f"the config of {axis} does not fit {node['_target_']}: {_one_line(error)}"
-        ) from error
+        raise UserError(f"the config of {axis} does not fit {node['_target_']}: {one_line(error)}") from error
 
 
 def optional(node: dict[str, Any], axis: str) -> Any:
     """Like `build`, or None where the choice is to have no such part."""
     return build(node, axis) if node.get("_target_") else None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def load_images(config: JudgeConfig) -> ImageArray:
@@ -90,7 +88,7 @@ def load_images(config: JudgeConfig) -> ImageArray:
 def build_networks(config: Config, device: torch.device) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator, initialized and normalized: a function of the config and its seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(config.seed, "networks").initial_seed())
+        torch.default_generator.manual_seed(stream(config.seed, "networks").initial_seed())  # the host's
         generator = build(config.arch.generator, "arch")
         discriminator = build(config.arch.discriminator, "arch")
         build(config.init.generator, "init", generator)
@@ -100,11 +98,12 @@ def build_networks(config: Config, device: torch.device) -> tuple[nn.Module, nn.
             synchronize(discriminator)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         for network in (generator, discriminator):
-            network.to(device, memory_format=layout)
+            network.to(memory_format=layout)
         _normalize(config, generator, discriminator)
         if config.norm.output == "gradient":
             norms.normalize_gradient(discriminator)
-    return generator, discriminator
+    # Only now, so that all devices start from the same bits.
+    return generator.to(device), discriminator.to(device)
 
 
 def example_inputs(config: Config, *networks: nn.Module) -> Iterator[tuple[Tensor, ...]]:
@@ -135,12 +134,16 @@ def _normalize(config: Config, generator: nn.Module, discriminator: nn.Module) -
                 scale=norm.scale,
                 gamma=norm.gamma,
                 gamma_bias=norm.gamma_bias,
+                gamma_start=norm.gamma_start,
+                mode=norm.mode,
+                scale_rule=norm.scale_rule,
                 n_power_iterations=norm.n_power_iterations,
                 warmup_iterations=norm.warmup_iterations,
+                power_iteration=norm.power_iteration,
                 example_input=example,
             )
         except (TypeError, ValueError) as error:
-            raise UserError(f"norm={norm.name} does not fit the {target}: {_one_line(error)}") from error
+            raise UserError(f"norm={norm.name} does not fit the {target}: {one_line(error)}") from error
 
 
 def build_evaluators(config: JudgeConfig, array: ImageArray, device: torch.device) -> dict[str, Evaluator]:
@@ -172,11 +175,16 @@ def build_evaluators(config: JudgeConfig, array: ImageArray, device: torch.devic
 
 def build_gan(config: Config, array: ImageArray, device: torch.device) -> Gan:
     """The networks that the config describes and all that trains them, before the first iteration."""
+    if config.train.cuda_graphs is True and (reason := _no_graphs(device)):
+        raise UserError(f"train.cuda_graphs=true cannot be ({reason}): take train.cuda_graphs=auto")
     generator, discriminator = build_networks(config, device)
     _refuse_single_images(config, generator)
     train, n_dis = config.train, config.optimizer.n_dis
     g_optimizer = _optimizer(config, config.optimizer.generator, generator)
     d_optimizer = _optimizer(config, config.optimizer.discriminator, discriminator)
+    if device.type == "cuda":
+        for optimizer in (g_optimizer, d_optimizer):
+            make_capturable(optimizer, decays=config.optimizer.decay != "none")
     lr_schedulers = {}
     if config.optimizer.decay == "linear":  # to zero after the last iteration
         optimizers = {"g_decay": g_optimizer, "d_decay": d_optimizer}
@@ -204,7 +212,7 @@ def build_gan(config: Config, array: ImageArray, device: torch.device) -> Gan:
         latent_dim=config.arch.latent_dim,
         seed=config.seed,
         n_dis=n_dis,
-        execution=Execution(train.precision, train.compile, train.cuda_graphs),
+        execution=Execution(train.precision, train.compile),
         reuse_latents=config.optimizer.reuse_latents,
         bn_in_d_updates=train.bn_in_d_updates,
         concatenate_real_and_fake=scores_are_per_sample(discriminator, *_noise(config, array, device)),
@@ -257,7 +265,29 @@ def build_intervals(config: Config) -> Intervals:
 
 
 def build_monitor(config: Config, gan: Gan) -> DivergenceMonitor:
-    return DivergenceMonitor(gan, config.train.max_score, stop=config.train.on_divergence == "stop")
+    # A GPU repeats a thousand iterations of a small network in seconds, which copies of its state would take.
+    keep_every = 1000 if gan.device.type == "cuda" else 1
+    return DivergenceMonitor(
+        gan, config.train.max_score, stop=config.train.on_divergence == "stop", keep_every=keep_every
+    )
+
+
+def build_graphed(config: Config, gan: Gan, monitor: DivergenceMonitor) -> GraphedUpdate | None:
+    """The iterations of a run as graphs, where `train.cuda_graphs` wants them and there can be any."""
+    wanted = config.train.cuda_graphs
+    if wanted is False or (wanted == "auto" and gan.device.type != "cuda"):
+        return None
+    if reason := _no_graphs(gan.device):
+        log.info("iterations are computed operation by operation, not as graphs: %s", reason)
+        return None
+    return GraphedUpdate(gan, monitor.see, CudaGraphs(gan.device), required=wanted is True)
+
+
+def _no_graphs(device: torch.device) -> str:
+    """Why there can be no graphs."""
+    if device.type != "cuda":
+        return f"device={device} has none"
+    return f"none holds what {env.world_size()} ranks say to each other" if env.world_size() > 1 else ""
 
 
 def build_tracker(config: Config, directory: Path, iteration: int) -> Tracker | None:
@@ -292,7 +322,7 @@ def refuse_unknown_tracker_keys(config: Config) -> None:
     try:
         known = inspect.signature(get_object(node["_target_"])).parameters
     except (ImportError, ValueError, TypeError) as error:
-        raise UserError(f"tracker._target_ cannot be used ({_one_line(error)}): give another") from error
+        raise UserError(f"tracker._target_ cannot be used ({one_line(error)}): give another") from error
     if any(parameter.kind == parameter.VAR_KEYWORD for parameter in known.values()):
         return
     for key in node.keys() - known.keys() - {"name", "_target_"}:

@@ -3,16 +3,19 @@
 import contextlib
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gan_lab.distributed import env
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, first_line
 
 _CUDNN: Any = torch.backends.cudnn  # a module that replaces itself by an object
+
+ALIGNMENT = 512  # bytes, of a GPU's own allocations
 
 # <malloc.h>
 M_TRIM_THRESHOLD = -1
@@ -31,7 +34,7 @@ def pick_device(name: str) -> torch.device:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"device={name} cannot be used here ({reason}): take device=auto") from error
     return torch.device(name)
 
@@ -67,6 +70,33 @@ def prepare_process(tf32: bool = True, compile: bool = False) -> None:
     if compile:
         torch.compiler.reset()  # what earlier runs of a sweep left counts against its limits
     keep_freed_memory()
+
+
+Upload = Callable[[], list[Tensor | None]]
+
+
+def prepare_upload(tensors: Sequence[Tensor | None], device: torch.device) -> Upload:
+    """A function that gives these tensors of the host on the device.
+
+    For a GPU they are packed now, by whichever thread this is, into one pinned buffer, which crosses in one
+    copy when the function is called; the host does not wait for the GPU's queue.
+    """
+    if device.type != "cuda":
+        return lambda: [None if tensor is None else tensor.to(device) for tensor in tensors]
+    rows = [tensor.contiguous().flatten().view(torch.uint8) for tensor in tensors if tensor is not None]
+    padded = [F.pad(row, (0, -len(row) % ALIGNMENT)) for row in rows]
+    buffer = torch.cat(padded).pin_memory()
+
+    def upload() -> list[Tensor | None]:
+        pieces = iter(buffer.to(device, non_blocking=True).split([len(row) for row in padded]))
+        return [None if tensor is None else _like(tensor, next(pieces)) for tensor in tensors]
+
+    return upload
+
+
+def _like(tensor: Tensor, piece: Tensor) -> Tensor:
+    """What the bytes at the beginning of a piece are of the tensor's type and shape."""
+    return piece[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:

@@ -18,7 +18,7 @@ from gan_lab.data import ImageArray
 from gan_lab.device import pick_device, prepare_process
 from gan_lab.distributed import collectives, env
 from gan_lab.distributed.collectives import on_rank_zero, rank_zero_first
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, one_line
 from gan_lab.metrics import Evaluator
 from gan_lab.report.summary import summary
 from gan_lab.runs.directory import (
@@ -68,7 +68,7 @@ def run(cfg: DictConfig) -> Outcome:
                 outcome = _run(config, stop)
         return dataclasses.replace(outcome, signals=tuple(stop.received))
     except UserError as error:
-        return _refusal(_one_line(error))
+        return _refusal(one_line(error))
     except OSError as error:  # before training, which has its own way to fail
         place = error.filename or "a file"
         return _refusal(f"{place} cannot be used ({error.strerror}): see to that and try again")
@@ -87,10 +87,6 @@ def run(cfg: DictConfig) -> Outcome:
 def _refusal(reason: str) -> Outcome:
     print(f"error: {reason}", file=sys.stderr)
     return Outcome(WRONG_CONFIG, reason=reason)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _run(config: Config, stop: StopRequest) -> Outcome:
@@ -178,7 +174,7 @@ def _resume(gan: Gan, state: dict[str, Any], directory: RunDirectory) -> None:
         if min(int(state["iteration"]), int(state["record_length"])) < 0:
             raise ValueError("a negative iteration or length")
     except Exception as error:  # of another architecture or version, it can be wrong in any way
-        reason = f"no {error}" if isinstance(error, KeyError) else _one_line(error)[:200]
+        reason = f"no {error}" if isinstance(error, KeyError) else one_line(error)[:200]
         raise UserError(
             f"the checkpoints in {directory.checkpoints} do not fit this config ({reason}): "
             "start over with fresh=true, which keeps them aside"
@@ -208,7 +204,7 @@ def _trackers(
 
 
 def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluator], stop: StopRequest) -> str:
-    """Train, write the generator, keep the status true; returns the state in which the run ended."""
+    """Train, write the networks, keep the status true; returns the state in which the run ended."""
 
     def status(state: str, reason: str = "", **details: str | int) -> str:
         if env.is_rank_zero():
@@ -218,8 +214,10 @@ def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluato
     monitor = build.build_monitor(config, gan)
     try:
         on_rank_zero(status)(RUNNING)
-        train(gan, store, evaluators, build.build_intervals(config), monitor, stop.agreed)
-        store.write_generator(gan.eval_generator.state_dict(), gan.iteration)
+        graphed = build.build_graphed(config, gan, monitor)
+        with gan.drawing_ahead():
+            train(gan, store, evaluators, build.build_intervals(config), monitor, stop.agreed, graphed)
+        store.write_networks(gan.eval_generator.state_dict(), gan.discriminator.state_dict(), gan.iteration)
     except Interrupted as error:
         return status(INTERRUPTED, str(error))
     except Diverged as error:

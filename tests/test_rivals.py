@@ -119,3 +119,32 @@ def test_r3gan_is_its_loss_and_penalties_on_these_networks() -> None:
     assert axes == ("dcgan", "none", "relativistic", "r1_r2", 0.05)
     assert config.optimizer.generator["betas"] == config.optimizer.discriminator["betas"] == [0, 0.99]
     assert (config.optimizer.g_lr, config.optimizer.d_lr, config.optimizer.n_dis) == (2e-4, 2e-4, 1)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "norm=gradient_normalization",
+        "norm=layer_norm",
+        "norm=batch_norm",
+        "norm=none penalty=dragan",
+        "norm=none penalty=orthogonal",
+        "norm=sn loss=relativistic penalty=r1_r2",
+        "norm=sn augment=diffaugment",
+    ],
+)
+def test_a_discriminator_against_a_resting_generator_learns(tiny: list[str], choice: str) -> None:
+    """Each real image is told from the generated ones better than at the start."""
+    chosen = [
+        "optimizer.g_lr=0",
+        "optimizer.d_lr=1e-3",
+        "init=xavier",
+        "train.iterations=20",
+        "probes.every=0",
+    ]
+    directory = train([*tiny, *choice.split(), *chosen, "train.log_every=1"])
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    gaps = [row["score/real"] - row["score/fake"] for row in rows]
+    assert sum(gaps[-3:]) > sum(gaps[:3])
+    losses = [row["loss/d"] - row.get("loss/penalty", 0) for row in rows]
+    assert sum(losses[-3:]) < sum(losses[:3])

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.distributed.env import is_rank_zero, rank, world_size
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, first_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,7 +57,7 @@ def joined(device: str) -> Iterator[None]:
         backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
         dist.init_process_group(backend, store=_store, rank=rank(), world_size=world_size(), timeout=TIMEOUT)
     except (ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"the {world_size()} ranks of WORLD_SIZE cannot meet ({reason}): start them with torchrun, or "
             "unset WORLD_SIZE"

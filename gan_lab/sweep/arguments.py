@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
+
+from gan_lab import shell
 
 PART = "paper/sweep/"  # of presets: what a sweep is over, on any dataset
 
@@ -54,13 +55,8 @@ def _sentence(override: str) -> str:
     shown = " ".join(override.split())
     if not equals:
         return f"the argument {shown} has no =: write key=value, and a value with blanks in quotes"
-    quoted = f"{key}={quote(os.path.expanduser(value))}"  # noqa: PTH111  a text, not always a path
+    quoted = f"{key}={shell.quoted(os.path.expanduser(value))}"  # noqa: PTH111  a text, not always a path
     if not _is_readable(quoted):
         return f"the key of the argument {shown} cannot be read: take one that train.py --cfg job prints"
     typed = shlex.quote(quoted)
     return f"the argument {shown} cannot be read: quote its value, and the whole for the shell, as in {typed}"
-
-
-def quote(text: str) -> str:
-    """The text as a value that Hydra's grammar reads to the letter."""
-    return QuotedString(text, Quote.double).with_quotes()

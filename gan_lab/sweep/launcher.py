@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
-from gan_lab import presets
+from gan_lab import presets, shell
 from gan_lab.runs.directory import WRONG_CONFIG
 from gan_lab.sweep import arguments, plugins
 from gan_lab.sweep.closing import STOPPED_STATUS, Sweep
@@ -62,7 +62,7 @@ class SweepCallback(Callback):
 
 def _tell_runs(config: DictConfig, launch: Launch) -> None:
     """Have Hydra set the variable for each run, in whichever process and on whichever host."""
-    override = f"++hydra.job.env_set.{VARIABLE}={arguments.quote(str(launch.folder))}"
+    override = f"++hydra.job.env_set.{VARIABLE}={shell.quoted(str(launch.folder))}"
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.overrides.hydra.append(override)
 
