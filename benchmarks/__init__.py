@@ -1,7 +1,8 @@
 """What things cost on the machine at hand.
 
 The way through it: timing (several things in turn) -> gans, program, plain (what is timed) ->
-training, steps, overhead, data, evaluation, command (measurements, yielding rows) -> rows (tables, the file).
+training, steps, operations, overhead, data, evaluation, command (measurements, yielding rows) ->
+rows (tables, the file).
 """
 
 import functools
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from benchmarks import command, data, evaluation, overhead, steps, training
+from benchmarks import command, data, evaluation, operations, overhead, steps, training
 from benchmarks.rows import Row
 
 
@@ -47,6 +48,16 @@ MEASUREMENTS = (
         for net in ("cnn48", "cnn64", "resnet32")
     ),
     Measurement(tuple(f"ratio/norm/{name}" for name in steps.NORMS[1:]), steps.norms),
+    Measurement(
+        tuple(
+            f"ops/{net}/{norm}/{precision}"
+            for net in operations.NETS
+            for norm in operations.NORMS
+            for precision in operations.PRECISIONS
+        ),
+        operations.counts,
+    ),
+    Measurement(tuple(f"ratio/rival/{name}" for name in steps.RIVALS), steps.rivals),
     Measurement(("ratio/probes", "ratio/probes/step"), steps.probes),
     Measurement(("ratio/program", "time/step/demo"), overhead.program),
     Measurement(("ratio/data_path", "speed/data_path", "speed/data_path/loader"), data.data_path),
@@ -76,6 +87,14 @@ MEASUREMENTS = (
     ),
     # Minutes, or gigabytes on the disk.
     Measurement(("effect/evaluation/reduced",), evaluation.effect, by_default=False),
+    Measurement(
+        (
+            "difference/lite/bf16",
+            *(f"{kind}/lite/{name}" for name in evaluation.SETS for kind in ("distance", "effect")),
+        ),
+        evaluation.effect_on_real_features,
+        by_default=False,
+    ),
     Measurement(("wait/resident", "wait/on_disk"), data.waiting, by_default=False),
 )
 

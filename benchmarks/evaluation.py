@@ -68,23 +68,79 @@ def effect(count: int = 1024) -> Iterator[Row]:
 
     Of random-weight features, so it is no FID: that of two sets of pictures, one of them with less contrast.
     """
+    sets = pictures(count, seed=1), pictures(count, seed=2, contrast=0.8)
+    distances: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        weights = write_random_weights(Path(folder) / "random.pth")
+        for extractor in _extractors(weights, the_device()).values():
+            distances.append(_distance(*(_all_features(extractor, images) for images in sets)))
+    exact, reduced = distances
+    yield Row("effect/evaluation/reduced", reduced / exact - 1, "relative")
+
+
+SETS = ("half", "blur", "noise", "modes")  # of real pictures, each against others
+
+
+def effect_on_real_features(count: int = 256) -> Iterator[Row]:
+    """What bfloat16 does to the features of a trained network, EfficientNet-Lite0, and to their distances.
+
+    `difference/lite/bf16` is the largest relative difference of a picture's features (Euclidean norms);
+    `distance/lite/<set>` the Fréchet distance in float32 of `count` cuts out of scikit-learn's photographs to
+    as many others: as they are, blurred, noisy, and of one of the two photographs only; `effect/lite/<set>`
+    its relative change where both sets are judged in bfloat16.
+    """
+    from gan_lab.metrics.extractors import lite
+
+    real, half = cuts(count, seed=1), cuts(count, seed=2)
+    sets = dict(zip(SETS, (half, _blurred(half), _noisy(half), cuts(count, seed=3, photos=1)), strict=True))
+    device, distances, features = the_device(), [], []
+    for precision in NAMES:
+        extractor = lite(precision)
+        extractor.network.to(device)
+        known = _all_features(extractor, real)
+        distances.append({name: _distance(known, _all_features(extractor, x)) for name, x in sets.items()})
+        features.append(known)
+    exact, reduced = features
+    difference = ((reduced - exact).norm(dim=1) / exact.norm(dim=1)).max().item()
+    yield Row("difference/lite/bf16", difference, "relative")
+    for name in SETS:
+        yield Row(f"distance/lite/{name}", distances[0][name], "")
+        yield Row(f"effect/lite/{name}", distances[1][name] / distances[0][name] - 1, "relative")
+
+
+def cuts(count: int, seed: int, photos: int = 2, size: int = 64) -> Tensor:
+    """Squares out of the first of scikit-learn's photographs in turn, uint8 `[count, 3, size, size]`."""
+    from sklearn.datasets import load_sample_images
+
+    rng = torch.Generator().manual_seed(seed)
+    images = [torch.from_numpy(image.copy()).permute(2, 0, 1) for image in load_sample_images().images]
+    some = []
+    for number in range(count):
+        image = images[number % photos]
+        top, left = (int(torch.randint(0, side - size, (), generator=rng)) for side in image.shape[1:])
+        some.append(image[:, top : top + size, left : left + size])
+    return torch.stack(some)
+
+
+def _blurred(images: Tensor) -> Tensor:
+    return F.interpolate(F.avg_pool2d(images.float(), 2), scale_factor=2).round().to(torch.uint8)
+
+
+def _noisy(images: Tensor) -> Tensor:
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    return (images + 20 * noise).clamp(0, 255).round().to(torch.uint8)
+
+
+def _distance(first: Tensor, second: Tensor) -> float:
+    """The Fréchet distance of two sets of features."""
     from torch_fidelity.metric_fid import (
         KEY_METRIC_FID,
         fid_features_to_statistics,
         fid_statistics_to_metric,
     )
 
-    sets = pictures(count, seed=1), pictures(count, seed=2, contrast=0.8)
-    distances = []
-    with tempfile.TemporaryDirectory() as folder:
-        weights = write_random_weights(Path(folder) / "random.pth")
-        for extractor in _extractors(weights, the_device()).values():
-            first, second = (
-                fid_features_to_statistics(_all_features(extractor, images).double()) for images in sets
-            )
-            distances.append(fid_statistics_to_metric(first, second, verbose=False)[KEY_METRIC_FID])
-    exact, reduced = distances
-    yield Row("effect/evaluation/reduced", reduced / exact - 1, "relative")
+    both = (fid_features_to_statistics(features.double()) for features in (first, second))
+    return fid_statistics_to_metric(*both, verbose=False)[KEY_METRIC_FID]
 
 
 def pictures(count: int, seed: int, contrast: float = 1.0) -> Tensor:

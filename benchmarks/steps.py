@@ -1,4 +1,4 @@
-"""Bare iterations against each other: norms, probes, and how the cost grows."""
+"""Bare iterations against each other: norms and their rivals, probes, and how the cost grows."""
 
 import functools
 import statistics
@@ -12,6 +12,16 @@ from benchmarks.timing import in_turn, seconds
 from gan_lab.training.gan import Measure
 
 NORMS = ("none", "sn", "ssn", "bsn", "bssn", "strict_sn")
+RIVALS = {
+    "gradient_normalization": ("norm=gradient_normalization",),
+    "gradient_penalty": ("penalty=gradient_penalty",),
+    "r1": ("penalty=r1",),
+    "r3gan": ("loss=relativistic", "penalty=r1_r2"),
+    "orthogonal": ("penalty=orthogonal",),
+    "layer_norm": ("norm=layer_norm",),
+    "batch_norm": ("norm=batch_norm",),
+    "diffaugment": ("augment=diffaugment",),
+}
 WIDTHS = (0.25, 0.5, 1.0)
 BATCHES = (16, 32, 64, 128)
 CNN = ("dataset=cifar10", "norm=sn")  # the reference CNN, 32 pixels, batch 64
@@ -23,6 +33,14 @@ def norms(rounds: int = 31) -> Iterator[Row]:
     times = _iterations({name: (*CNN, f"norm={name}") for name in NORMS}, rounds)
     for name in NORMS[1:]:
         yield Row(f"ratio/norm/{name}", median_ratio(times[name], times["none"]), "×")
+
+
+def rivals(rounds: int = 15) -> Iterator[Row]:
+    """`ratio/rival/<choice>`: an iteration with what competes with norms, over one without; CNN as above."""
+    settings = {name: (*CNN, "norm=none", *overrides) for name, overrides in RIVALS.items()}
+    times = _iterations({"none": (*CNN, "norm=none")} | settings, rounds)
+    for name in RIVALS:
+        yield Row(f"ratio/rival/{name}", median_ratio(times[name], times["none"]), "×")
 
 
 def probes(rounds: int = 9) -> Iterator[Row]:

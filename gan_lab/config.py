@@ -11,8 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 
-from gan_lab import presets
-from gan_lab.errors import UserError
+from gan_lab import presets, shell
+from gan_lab.errors import UserError, first_line, one_line
 
 FOREVER = 10**12  # iterations
 MEASURES: dict[str, Any] = {"identity": False}  # marks a key that cannot change what a run computes
@@ -75,11 +75,15 @@ class Dataset(_Axis):
     prepare: Node
 
 
+NormLayers = Literal["none", "layer", "group", "instance", "batch"]  # of activations
+
+
 class Arch(_Axis):
     name: FolderName
     width: float = number(1e-3, 64, default=1.0)
     latent_dim: int = number(1, 2**20)
     image_sizes: list[int] | None = None
+    discriminator_norm: NormLayers = "none"
     generator: Node
     discriminator: Node
 
@@ -88,11 +92,21 @@ class Norm(_Axis):
     name: FolderName
     estimator: Node | None
     scale: float = number(1e-6, 1e6)
-    gamma: Literal["none", "shared", "per_layer"]
+    gamma: Literal["none", "shared", "per_layer", "per_filter"]
     gamma_bias: bool = False
+    gamma_start: Literal["scale", "weight"] = "scale"
+    mode: Literal["divide", "clip"] = "divide"
+    scale_rule: Literal["constant", "fan"] = "constant"
     n_power_iterations: int = number(1, 10_000)
     warmup_iterations: int = number(0, 10_000)
+    power_iteration: Literal["block", "plain"] = "block"
     target: Literal["discriminator", "generator", "both"]
+    activations: NormLayers = "none"
+    output: Literal["none", "gradient"] = "none"
+
+
+# Penalties on the slope of each image's own score.
+OF_SLOPES = ("gradient_penalty", "r1", "r2", "r1_r2", "dragan")
 
 
 class Init(_Axis):
@@ -107,16 +121,21 @@ class Loss(_Axis):
 class Penalty(_Axis):
     name: str
     coefficient: float = number(0, 1e9, default=1.0)
+    every: int = number(1, FOREVER, default=1)
 
 
 class Augment(_Axis):
     name: str
+    policy: list[Literal["color", "translation", "cutout"]] | None = Field(None, min_length=1)
+    strength: float = number(0, 1, default=1.0)
 
 
 class Optimizer(_Axis):
     g_lr: float = number(0, 1e9)
     d_lr: float = number(0, 1e9)
     n_dis: int = number(1, 1000)
+    reuse_latents: bool = False
+    tensorflow_epsilon: bool = False
     decay: Literal["none", "linear"]
     generator: Node
     discriminator: Node
@@ -127,13 +146,15 @@ class Metrics(_Axis):
 
     extractor: Node
     datasets: list[str] | None = None  # the only ones that it can judge; None: all
-    measure: list[Literal["fid", "is", "kid", "prc"]] = Field(["fid", "is"], min_length=1)
+    measure: list[Literal["fid", "is", "kid", "prc", "dc"]] = Field(["fid", "is"], min_length=1)
     every: int = number(0, FOREVER, default=0)
     num_generated: int = number(2, 10_000_000, default=50_000)
     num_fid: int | None = number(2, 10_000_000, default=None)
+    fid_separate: bool = False
     num_real: int | None = number(2, 10_000_000, default=None)
     num_kid_prc: int | None = number(2, 10_000_000, default=10_000)
     is_splits: int = number(1, 10_000, default=10)
+    is_outputs: int | None = number(2, 10_000_000, default=None)
     kid_subset_size: int = number(2, 10_000_000, default=1000)
     batch_size: int = number(1, 100_000, default=64)
 
@@ -141,6 +162,7 @@ class Metrics(_Axis):
 class Tracker(_Axis):
     name: str
     mode: Literal["auto", "online", "offline", "disabled"]
+    artifact: bool = False  # of W&B: the generator's weights at the end
 
 
 class Train(_Section):
@@ -152,10 +174,11 @@ class Train(_Section):
     tf32: bool
     resident_gb: float = number(0, 1e6, identity=False)
     sync_bn: bool = measure()  # but see `bn_batches`
+    bn_in_d_updates: bool = True
     bn_batches: int = number(1, 10**6, default=1)  # in how many parts batch norm sees a batch
     channels_last: bool
     compile: bool
-    cuda_graphs: bool
+    cuda_graphs: Literal["auto"] | bool = measure()  # a graph leaves the same bits, or is not used
     log_every: int = number(1, FOREVER, identity=False)
     sample_every: int = number(0, FOREVER, identity=False)
     evaluate_every: int = number(0, FOREVER, identity=False)
@@ -204,7 +227,7 @@ class JudgeConfig(_Axis):
             if metrics.datasets and self.dataset.name not in metrics.datasets:
                 yield (
                     f"metrics={name} judges {' and '.join(metrics.datasets)} only, not dataset="
-                    f"{self.dataset.name}: take metrics=inception or metrics=none"
+                    f"{self.dataset.name}: take metrics=lite, metrics=inception or metrics=none"
                 )
             splits, count = metrics.is_splits, metrics.num_generated
             if "is" in metrics.measure and splits > count:
@@ -254,11 +277,41 @@ class Config(JudgeConfig):
             )
         if self.norm.gamma_bias and self.norm.gamma == "none":
             yield (
-                "norm.gamma_bias=true needs a scale that is learned: set norm.gamma=shared or "
-                "norm.gamma=per_layer"
+                "norm.gamma_bias=true needs a scale that is learned: set norm.gamma=shared, per_layer or "
+                "per_filter"
             )
-        if self.train.cuda_graphs and not self.train.compile:
-            yield "train.cuda_graphs=true are graphs of compiled passes: set train.compile=true too"
+        if self.norm.gamma_start == "weight" and self.norm.gamma not in ("per_layer", "per_filter"):
+            yield (
+                "norm.gamma_start=weight begins at each layer's own sigma, for which "
+                f"norm.gamma={self.norm.gamma} has no place: set norm.gamma=per_layer or per_filter"
+            )
+        sizes_differ = self.train.g_batch_size != self.train.batch_size
+        if self.optimizer.reuse_latents and sizes_differ:
+            yield (
+                "optimizer.reuse_latents=true needs as many images in both updates, not train.g_batch_size="
+                f"{self.train.g_batch_size} and train.batch_size={self.train.batch_size}: set them alike"
+            )
+        layers, chosen = self.norm.activations, self.arch.discriminator_norm
+        if layers not in ("none", chosen):
+            yield (
+                f"norm={self.norm.name} puts {layers} norm into the discriminator, and "
+                f"arch.discriminator_norm={chosen}: leave that out, or take an arch with a place for them"
+            )
+        if self.norm.output == "gradient" and chosen == "batch":
+            yield (
+                "norm.output=gradient divides a score by its own image's slope, and under batch norm it "
+                "depends on its whole batch: take another arch.discriminator_norm"
+            )
+        if self.norm.output == "gradient" and self.penalty.name in OF_SLOPES:
+            yield (
+                f"penalty={self.penalty.name} is on a slope, and norm.output=gradient makes that a function "
+                "of the score, (1 - |score|)²: take penalty=none"
+            )
+        if chosen == "batch" and self.penalty.name in OF_SLOPES:
+            yield (
+                f"penalty={self.penalty.name} is on the slope of an image's own score, and under batch norm "
+                "it depends on its whole batch: take another arch.discriminator_norm, or penalty=none"
+            )
         if self.loss.name == "wgan_gp" and self.penalty.name != "gradient_penalty":
             yield (
                 f"loss=wgan_gp means penalty=gradient_penalty, not {self.penalty.name}: with that, take "
@@ -267,23 +320,27 @@ class Config(JudgeConfig):
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
-    """The config that `train.py` would compose from these overrides.
+    """The config that `train.py` would compose from these overrides; raises UserError where it refuses them.
 
     `config_dir` is a folder of the user's own choices, like `--config-dir`.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
 
     presets.register()
     GlobalHydra.instance().clear()
-    # Quoted, because a folder's name may hold what Hydra's grammar gives a meaning, such as parentheses.
     search = []
     if config_dir:
-        folder = str(config_dir.expanduser().resolve()).replace("\\", "\\\\").replace('"', '\\"')
-        search = [f'hydra.searchpath=["file://{folder}"]']
-    with initialize_config_dir(str(presets.CONFIGS), version_base="1.3"):
-        return hydra_compose("train", overrides=[*overrides, *search])
+        search = [f"hydra.searchpath=[{shell.quoted(f'file://{config_dir.expanduser().resolve()}')}]"]
+    try:
+        with initialize_config_dir(str(presets.CONFIGS), version_base="1.3"):
+            return hydra_compose("train", [*overrides, *search])
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = one_line(error).partition("Config search path")[0]
+        hint = "" if config_dir else " (a choice of your own needs --config-dir)"
+        raise UserError(f"the overrides are wrong: {reason}{hint}") from error
 
 
 def load(cfg: DictConfig, ranks: int = 1) -> Config:
@@ -339,7 +396,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
             raise UserError(f"{missing} has no value: give it one, as in {missing}=...")
         plain = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"the config cannot be resolved: {str(error).splitlines()[0]}") from error
+        raise UserError(f"the config cannot be resolved: {first_line(error)}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
@@ -382,18 +439,6 @@ def _identity(model: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
         child = field.annotation if field is not None else None
         kept[key] = _identity(child, value) if isinstance(value, Mapping) else value
     return kept
-
-
-def _not_identity(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for key, field in model.model_fields.items():
-        if field.json_schema_extra == MEASURES:
-            yield prefix + key
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _not_identity(field.annotation, f"{prefix}{key}.")
-
-
-# The dotted keys that cannot change what a run computes, `train.iterations` among them (see `identity`).
-NOT_IDENTITY = tuple(_not_identity(Config))
 
 
 def _one_spelling(node: Any) -> Any:

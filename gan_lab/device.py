@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_lab.distributed import env
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, first_line
 
 _CUDNN: Any = torch.backends.cudnn  # a module that replaces itself by an object, as does the next
 _PRODUCTS: Any = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
@@ -39,7 +39,7 @@ def pick_device(name: str) -> torch.device:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"device={name} cannot be used here ({reason}): take device=auto") from error
     device = torch.device(name)
     if device.type == "cuda":

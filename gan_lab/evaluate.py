@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
+import torch
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from gan_lab.build import build_evaluators, load_images
 from gan_lab.config import compose, resolved, to_judge
 from gan_lab.data import FolderImages
+from gan_lab.data.batches import sample_labels
 from gan_lab.data.folder import MAX_DAMAGED
 from gan_lab.data.raw import list_images
 from gan_lab.data.recipe import Recipe
@@ -28,6 +28,7 @@ from gan_lab.presets import CONFIGS
 from gan_lab.report import runs
 from gan_lab.runs.directory import RunDirectory
 from gan_lab.runs.lock import RunLock
+from gan_lab.shell import quoted
 from gan_lab.tracking import jsonl
 
 
@@ -98,7 +99,10 @@ def judge(
         if trained is None:
             assert files is not None
             return files.pixels(start, stop)
-        return trained.generate(start, stop, "evaluation")
+        labels = None
+        if array.labels is not None and trained.config.dataset.name == config.dataset.name:
+            labels = sample_labels(torch.from_numpy(array.labels), start, stop)
+        return trained.generate(start, stop, "evaluation", labels=labels)
 
     # Images of another size are refused before the real ones are worked on. Resizing them is not the judge's
     # business: how it is done changes FID.
@@ -173,7 +177,8 @@ def _adjust(
         if measure is not None:
             node["measure"] = list(measure)
         if num is not None:
-            node["num_generated"] = num
+            # All metrics take the same, of which a folder holds no more.
+            node.update(num_generated=num, fid_separate=False)
         if weights is not None and "weights" in node.get("extractor", {}):
             node["extractor"]["weights"] = str(weights)
 
@@ -226,27 +231,17 @@ def _values(prefix: str, node: dict[str, Any]) -> Iterator[str]:
         if isinstance(value, dict):
             yield from _values(f"{prefix}.{key}", value)
             continue
-        text = _quoted(value) if isinstance(value, str) else json.dumps(value)
+        text = quoted(value) if isinstance(value, str) else json.dumps(value)
         if "${" in text:  # Hydra would replace it, be it by something to call
             raise UserError(f"the run's config holds {text}, which is not resolved: put its value there")
         yield f"{prefix}.{key}={text}"
-
-
-def _quoted(text: str) -> str:
-    """Text as one string of Hydra's grammar."""
-    return "'" + text.replace("'", r"\'") + "'"
 
 
 def _compose(own: Sequence[str], overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
     """The plain config of these choices; what was typed replaces what is a run's own."""
     typed = {override.partition("=")[0].lstrip("+~") for override in overrides}
     kept = [one for one in own if not _is_replaced(one.partition("=")[0], typed)]
-    try:
-        return resolved(compose([*kept, *overrides], config_dir))
-    except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split("Config search path")[0].split())
-        hint = "" if config_dir else " (a choice of your own needs --config-dir)"
-        raise UserError(f"the dataset, the metrics or the overrides are wrong: {reason}{hint}") from error
+    return resolved(compose([*kept, *overrides], config_dir))
 
 
 def _is_replaced(key: str, typed: set[str]) -> bool:

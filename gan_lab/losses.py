@@ -34,6 +34,22 @@ class NonSaturating:
         return F.softplus(-fake).mean()
 
 
+class Relativistic:
+    """The relativistic pairing loss (Jolicoeur-Martineau 2019, arXiv 1807.00734, equation 7; R3GAN's).
+
+    `softplus(−(D(x) − D(G(z))))`, each real image against the generated one at its place in the batch; the
+    generator's has the two exchanged. A constant added to all scores changes nothing.
+    """
+
+    generator_sees_real = True
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return F.softplus(fake - real).mean()
+
+    def generator(self, fake: Tensor, real: Tensor) -> Tensor:
+        return F.softplus(real - fake).mean()
+
+
 class Wasserstein:
     """The Wasserstein loss (Arjovsky et al. 2017, equation 2); it needs a Lipschitz discriminator."""
 

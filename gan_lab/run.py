@@ -1,10 +1,6 @@
 """A run's life: config -> build -> load -> train -> store, and what is said at its end."""
 
-import contextlib
 import dataclasses
-import hashlib
-import inspect
-import json
 import logging
 import math
 import sys
@@ -14,15 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from gan_lab import build
 from gan_lab.config import Config, load
+from gan_lab.data import ImageArray
 from gan_lab.device import hardware, pick_device, prepare_process
 from gan_lab.distributed import collectives, env
 from gan_lab.distributed.collectives import on_rank_zero, rank_zero_first
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, one_line
 from gan_lab.metrics import Evaluator
 from gan_lab.report.summary import summary
 from gan_lab.runs.directory import (
@@ -35,9 +31,8 @@ from gan_lab.runs.directory import (
     WRONG_CONFIG,
     RunDirectory,
 )
-from gan_lab.runs.store import Store, ended_before
-from gan_lab.tracking import Guarded, Tracker
-from gan_lab.tracking.base import RunInfo
+from gan_lab.runs.store import GRID, Store, ended_before
+from gan_lab.tracking import Tracker
 from gan_lab.tracking.console import Console
 from gan_lab.tracking.history import History
 from gan_lab.tracking.jsonl import read
@@ -73,7 +68,7 @@ def run(cfg: DictConfig) -> Outcome:
                 outcome = _run(config, stop)
         return dataclasses.replace(outcome, signals=tuple(stop.received))
     except UserError as error:
-        return _refusal(_one_line(error))
+        return _refusal(one_line(error))
     except OSError as error:  # before training, which has its own way to fail
         place = error.filename or "a file"
         return _refusal(f"{place} cannot be used ({error.strerror}): see to that and try again")
@@ -94,23 +89,19 @@ def _refusal(reason: str) -> Outcome:
     return Outcome(WRONG_CONFIG, reason=reason)
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
 def _run(config: Config, stop: StopRequest) -> Outcome:
     """The life of a run, on every rank."""
-    _refuse_unknown_tracker_keys(config)
+    build.refuse_unknown_tracker_keys(config)
     directory = RunDirectory(config.run_directory)
     if outcome := _ended_before(directory, config):
         return outcome
     # Build everything first, so that configuration errors surface before anything is written.
-    images, gan, evaluators = _parts(config)
+    array, gan, evaluators = _parts(config)
     store = Store(directory, config.train.keep_every)
     with store.opened(config.fresh):
         state = store.load() or {}
         if state:
-            _refuse_other_images(config, directory, state.get("images"), images)
+            _refuse_other_images(config, directory, state.get("images"), array.fingerprint)
             _resume(gan, state, directory)
             _name_other_hardware(directory, gan.device)
         start, device = gan.iteration, _devices(gan.device)
@@ -121,7 +112,8 @@ def _run(config: Config, stop: StopRequest) -> Outcome:
                     config.plain,
                     state,
                     lambda: _trackers(config, directory, start, gan.device, evaluators),
-                    images=images,
+                    lambda: array.spread(GRID),
+                    images=array.fingerprint,
                     seed=config.seed,
                     device=device,
                     **hardware(gan.device),
@@ -168,13 +160,13 @@ def _refuse_other_images(config: Config, directory: RunDirectory, trained_on: An
 
 
 @rank_zero_first
-def _parts(config: Config) -> tuple[str, Gan, Sequence[Evaluator]]:
-    """What the images are known by, and what trains and judges on them."""
+def _parts(config: Config) -> tuple[ImageArray, Gan, Sequence[Evaluator]]:
+    """The images, and what trains and judges on them."""
     device = pick_device(config.device)
     prepare_process(device, config.train.tf32, config.train.compile)
     array = build.load_images(config)
     evaluators = build.build_evaluators(config, array, device)
-    return array.fingerprint, build.build_gan(config, array, device), list(evaluators.values())
+    return array, build.build_gan(config, array, device), list(evaluators.values())
 
 
 def _resume(gan: Gan, state: dict[str, Any], directory: RunDirectory) -> None:
@@ -184,7 +176,7 @@ def _resume(gan: Gan, state: dict[str, Any], directory: RunDirectory) -> None:
         if min(int(state["iteration"]), int(state["record_length"])) < 0:
             raise ValueError("a negative iteration or length")
     except Exception as error:  # of another architecture or version, it can be wrong in any way
-        reason = f"no {error}" if isinstance(error, KeyError) else _one_line(error)[:200]
+        reason = f"no {error}" if isinstance(error, KeyError) else one_line(error)[:200]
         raise UserError(
             f"the checkpoints in {directory.checkpoints} do not fit this config ({reason}): "
             "start over with fresh=true, which keeps them aside"
@@ -220,50 +212,14 @@ def _trackers(
     lines += [f"judging by {judge}" for judge in evaluators] or ["judging nothing (metrics=none)"]
     for line in lines:
         log.info(line)
-        with contextlib.suppress(OSError):  # nobody may be listening
-            print(line, flush=True)
-    trackers: list[Tracker] = []
-    if config.tracker.mode != "disabled":
-        info, node = run_info(config, directory, start), config.plain["tracker"]
-        title = node["_target_"].rpartition(".")[2].removesuffix("Tracker")
-        trackers.append(Guarded(title, lambda: build.build(node, "tracker", run=info)))
-    return [*trackers, Console(start, config.train.iterations)]  # whose clock starts when the others are up
-
-
-def run_info(config: Config, directory: RunDirectory, iteration: int) -> RunInfo:
-    """What a tracker is told of a run whose records up to an iteration count."""
-    unique = f"{config.dataset.name}-{config.run_id}-{config.seed}"
-    settings = {key: value for key, value in config.identity().items() if key != "seed"}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    axes = (config.dataset, config.arch, config.norm)
-    group = "-".join([*(axis.name for axis in axes), f"{config.norm.scale:g}", digest])
-    given, target = config.tracker.name, str(config.plain["tracker"].get("_target_"))
-    is_named = target.endswith(".WandbTracker") and given != "wandb"
-    name = given if is_named else "/".join(directory.root.parts[-4:])
-    return RunInfo(directory.root, unique, name, config.plain, iteration, group)
-
-
-def _refuse_unknown_tracker_keys(config: Config) -> None:
-    node = config.plain["tracker"]
-    if config.tracker.mode == "disabled":
-        return
-    if not node.get("_target_"):
-        raise UserError(
-            f"tracker={config.tracker.name} has no mode {config.tracker.mode}: take tracker=wandb"
-        )
-    try:
-        known = inspect.signature(get_object(node["_target_"])).parameters
-    except (ImportError, ValueError, TypeError) as error:
-        raise UserError(f"tracker._target_ cannot be used ({_one_line(error)}): give another") from error
-    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in known.values()):
-        return
-    for key in node.keys() - known.keys() - {"name", "_target_"}:
-        choices = ", ".join(sorted(known.keys() - {"run", "live", "files"}))
-        raise UserError(f"tracker.{key} is no key of this tracker: take one of {choices}")
+        print(line, flush=True)
+    tracker = build.build_tracker(config, directory.root, start)
+    console = Console(start, config.train.iterations, bool(evaluators))  # last: its clock starts here
+    return [tracker, console] if tracker else [console]
 
 
 def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluator], stop: StopRequest) -> str:
-    """Train, write the generator, keep the status true; returns the state in which the run ended."""
+    """Train, write the networks, keep the status true; returns the state in which the run ended."""
 
     def status(state: str, reason: str = "", **details: str | int) -> str:
         if env.is_rank_zero():
@@ -273,9 +229,10 @@ def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluato
     monitor = build.build_monitor(config, gan)
     try:
         on_rank_zero(status)(RUNNING)
+        graphed = build.build_graphed(config, gan, monitor)
         with gan.drawing_ahead():
-            train(gan, store, evaluators, build.build_intervals(config), monitor, stop.agreed)
-        store.write_generator(gan.eval_generator.state_dict(), gan.iteration)
+            train(gan, store, evaluators, build.build_intervals(config), monitor, stop.agreed, graphed)
+        store.write_networks(gan.eval_generator.state_dict(), gan.discriminator.state_dict(), gan.iteration)
     except Interrupted as error:
         return status(INTERRUPTED, str(error))
     except Diverged as error:
@@ -301,8 +258,7 @@ def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluato
 
 
 def _conclude(store: Store, state: str) -> Outcome:
-    with contextlib.suppress(OSError):  # a closed terminal takes nothing from a finished run
-        print(summary(store.directory, state, store.history), flush=True)
+    print(summary(store.directory, state, store.history), flush=True)
     return _outcome(state, store.history)
 
 

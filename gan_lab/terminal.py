@@ -1,4 +1,4 @@
-"""Standard streams that take any text, that may be closed, and whose reader may leave."""
+"""How a command ends: standard streams whose reader may leave, and one sentence for what is wrong."""
 
 import codecs
 import os
@@ -8,6 +8,10 @@ from collections.abc import Callable
 from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import Any, NoReturn, TextIO
 
+from gan_lab.errors import UserError
+
+REFUSED = 2  # the exit status of a command that was told something wrong
+STOPPED = 128 + signal.SIGINT
 BROKEN_PIPE = 128 + signal.SIGPIPE  # the exit status of a program whose reader left, as after `| head`
 
 # For encodings that lack them; any other character becomes a question mark.
@@ -67,15 +71,30 @@ def _is_of_the_process(stream: TextIO) -> bool:
     return is_file and not isinstance(getattr(buffer, "raw", None), _Output)
 
 
+def exit_status(main: Callable[[], int | None]) -> int:
+    """What `main` returns, 0 for None; REFUSED where it raises a UserError or an OSError, in a sentence."""
+    try:
+        return main() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        reason = f"{error.filename} cannot be used ({error.strerror})" if error.filename else error
+        print(f"error: {reason}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped: nothing half-made is left, the same command starts again", file=sys.stderr)
+        return STOPPED
+    return REFUSED
+
+
 def run(main: Callable[[], int | None], goes_on: bool = False) -> NoReturn:
-    """Exit with what `main` returns, or quietly with BROKEN_PIPE as soon as nobody reads its output.
+    """Exit with `exit_status(main)`, or quietly with BROKEN_PIPE as soon as nobody reads its output.
 
     With `goes_on` it is not ended by that.
     """
     prepare()
     _Output.goes_on = goes_on
     try:
-        status = main()
+        status = exit_status(main)
         sys.stdout.flush()
     finally:
         _Output.goes_on = True  # what is left in a buffer ends nothing

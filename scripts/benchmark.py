@@ -35,15 +35,12 @@ def main() -> None:
         help="where rows go; of those that it holds, the ones measured now are replaced",
     )
     arguments = parser.parse_args()
-    try:
-        if arguments.list:
-            print("\n".join(name for measurement in MEASUREMENTS for name in measurement.names))
-        elif arguments.markdown:
-            print(rows.markdown(rows.read(arguments.out), _values(arguments.compare)))
-        else:
-            _measure(arguments.only, arguments.out, _values(arguments.compare))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    if arguments.list:
+        print("\n".join(name for measurement in MEASUREMENTS for name in measurement.names))
+    elif arguments.markdown:
+        print(rows.markdown(rows.read(arguments.out), _values(arguments.compare)))
+    else:
+        _measure(arguments.only, arguments.out, _values(arguments.compare))
 
 
 def _values(path: Path | None) -> dict[str, float]:

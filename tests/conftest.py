@@ -10,10 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from wandb_server import WandbServer
 
 # The same examples in every run, so that a result can be repeated; they may take as long as they like.
 settings.register_profile(
@@ -52,6 +55,15 @@ def _nobody_s_wandb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for `paths.data`: the digits and their classifier are made once for all tests."""
     return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["WandbServer"]:
+    """A stand-in for W&B's server that the environment names, and a process that knows nothing of another."""
+    from wandb_server import serving_this_process
+
+    with serving_this_process(monkeypatch, tmp_path / "netrc") as at:
+        yield at
 
 
 @pytest.fixture

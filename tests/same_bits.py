@@ -50,6 +50,14 @@ CODE_OF_THEIR_OWN = (
     "norm=sn train.resident_gb=0 optimizer.n_dis=3 train.g_batch_size=12",
     "norm=none loss=nonsaturating",
     "norm=none loss=wasserstein init=normal",
+    "norm=batch_norm optimizer.n_dis=2",
+    "norm=layer_norm arch=resnet train.precision=bf16",
+    "norm=gradient_normalization optimizer=adam_ndis5",
+    "norm=sn norm.output=gradient arch=resnet train.precision=bf16",
+    "norm=none loss=relativistic penalty=r1_r2 penalty.every=3",
+    "norm=none loss=nonsaturating penalty=dragan",
+    "norm=sn penalty=orthogonal",
+    "norm=sn augment=diffaugment",
     "norm=sn metrics=digits train.evaluate_every=10",
 )
 

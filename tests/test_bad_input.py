@@ -21,6 +21,7 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from gan_lab import terminal
 from gan_lab.config import compose, load
 from gan_lab.run import run
 from gan_lab.runs.directory import CONFIG_FORMAT, RunDirectory
@@ -562,7 +563,7 @@ def test_a_run_directory_can_name_no_code_to_run(
     trained.config.write_text(yaml.safe_dump(config))
     arguments = {"generate": ["--out", str(tmp_path / "grid.png")]}.get(script, [])
     before = tree(tmp_path)
-    assert module.main([str(trained.root), *arguments]) == 2
+    assert terminal.exit_status(lambda: module.main([str(trained.root), *arguments])) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert target in line

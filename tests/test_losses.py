@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gan_lab.losses import Hinge, NonSaturating, Wasserstein
+from gan_lab.losses import Hinge, NonSaturating, Relativistic, Wasserstein
 
 REAL = np.array([-3.0, -1.0, -0.2, 0.0, 0.9, 1.0, 2.5])
 FAKE = np.array([-2.0, -1.0, -0.7, 0.0, 0.4, 1.3])
@@ -61,3 +61,26 @@ def test_the_nonsaturating_loss_does_not_overflow() -> None:
     (on_real + on_fake + NonSaturating().generator(scores)).backward()
     assert on_real.item() == on_fake.item() == 5000  # softplus(x) → x, and the mean of two
     assert torch.isfinite(scores.grad).all()
+
+
+def test_the_relativistic_loss_is_of_pairs() -> None:
+    """Cross-entropy of D(x) − D(G(z)) by NumPy, for each network; blind to what all scores have in common."""
+    loss, real, fake = Relativistic(), REAL[:6], FAKE
+    expected = -np.log(sigmoid(real - fake)).mean(), -np.log(sigmoid(fake - real)).mean()
+    for shift in (0, 50):
+        scores = torch.tensor(real + shift), torch.tensor(fake + shift)
+        found = loss.discriminator(*scores).item(), loss.generator(*scores[::-1]).item()
+        assert found == pytest.approx(expected, abs=1e-12)
+    assert loss.generator_sees_real
+
+
+def test_the_relativistic_loss_pushes_a_pair_apart_and_together() -> None:
+    scores = [torch.tensor([0.5, 1e4]), torch.tensor([-0.5, -1e4])]
+    real, fake = (score.requires_grad_() for score in scores)
+    Relativistic().discriminator(real, fake).backward()
+    share = 0.5 * sigmoid(-1.0)  # of a pair whose scores differ by one; nothing of the other
+    assert real.grad.tolist() == [pytest.approx(-share), 0]
+    assert fake.grad.tolist() == [pytest.approx(share), 0]
+    fake.grad = None
+    Relativistic().generator(fake, real.detach()).backward()
+    assert fake.grad.tolist() == [pytest.approx(-0.5 * sigmoid(1.0)), -0.5]

@@ -20,7 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gan_lab.build import build
 from gan_lab.config import compose, load, of_plain, resolved
+from gan_lab.data.recipe import ALIASED, FILTERS
 from gan_lab.presets import CONFIGS, register
+from gan_lab.report.runs import flatten
 from gan_lab.run import run
 from gan_lab.runs.directory import FINISHED, RunDirectory
 
@@ -28,6 +30,7 @@ ROOT = CONFIGS.parent
 register()
 with initialize_config_dir(str(CONFIGS), version_base="1.3"):
     PRESETS = GlobalHydra.instance().config_loader().get_group_options("experiment/paper")
+    EXACT = GlobalHydra.instance().config_loader().get_group_options("experiment/paper/exact")
 DATASETS = ("cifar10", "stl10", "celeba", "imagenet")
 CNN_DATASETS = DATASETS[:3]
 SWEEPS = ("norms", "scale", "lr", "ndis5", "gamma", "gamma_ndis5", "strict")
@@ -128,6 +131,27 @@ def test_imagenet_settings() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
+def test_all_is_computed_in_ieee_float32(name: str) -> None:
+    train = config(name)["train"]
+    assert (train["precision"], train["tf32"]) == ("fp32", False)
+    assert config(name)["metrics"]["paper"]["extractor"]["precision"] == "exact"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_images_are_resized_as_the_reference_s(name: str) -> None:
+    """By OpenCV's default: the mean of four at a halving, else bilinear without antialiasing."""
+    ways = {"cifar10": None, "stl10": "box", "celeba": "box", "imagenet": "bilinear_aliased"}
+    assert config(name)["dataset"]["prepare"].get("resample") == ways[name.split("_")[0]]
+
+
+def test_another_resizing_is_another_run() -> None:
+    chosen = "experiment=paper/stl10"
+    ways = [load(compose([chosen, f"dataset.prepare.resample={way}"])).run_id for way in (*FILTERS, ALIASED)]
+    assert len(set(ways)) == len(ways)
+    assert load(compose([chosen])).run_id in ways
+
+
+@pytest.mark.parametrize("name", PRESETS)
 def test_seeds(name: str) -> None:
     assert values(name, "seed") == list(range(3 if name.startswith("imagenet") else 5))
 
@@ -172,12 +196,19 @@ def test_variants_of_the_cnn(dataset: str) -> None:
         assert found["optimizer"]["g_betas"] == found["optimizer"]["d_betas"] == [0.5, 0.9]
         assert found["optimizer"]["g_lr"] == found["optimizer"]["d_lr"] == 1e-4
     for kind in ("gamma", "gamma_ndis5"):
-        found = config(f"{dataset}_{kind}", "norm.gamma=shared")
+        found = config(f"{dataset}_{kind}", "norm.gamma=per_layer")
         assert (found["loss"]["name"], found["penalty"]["coefficient"]) == ("wgan_gp", 10)
         assert (found["norm"]["name"], found["norm"]["scale"]) == ("sn", 1.0)
+        assert found["norm"]["gamma_bias"]
 
 
 # --- composing, building, one step
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_one_run_too(name: str) -> None:
+    """Without -m nothing is swept, and what is left makes sense."""
+    of_plain(config(name))
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -194,6 +225,47 @@ def test_one_step(name: str, small: list[str], tmp_path: Path) -> None:
 
     other = config(name, *last, *small)
     assert of_plain(other).run_directory != directory.root
+
+
+# --- the same with all that can be chosen on the reference's side
+
+REFERENCE_SIDE = {
+    "cnn": {
+        "norm.power_iteration": "plain",
+        "norm.warmup_iterations": 0,
+        "optimizer.reuse_latents": True,
+        "optimizer.tensorflow_epsilon": True,
+    },
+    "resnet": {
+        "norm.power_iteration": "plain",
+        "norm.warmup_iterations": 0,
+        "optimizer.tensorflow_epsilon": True,
+        "train.bn_in_d_updates": False,
+    },
+}
+REFERENCE_SIDE["halved"] = REFERENCE_SIDE["cnn"] | {"dataset.prepare.resample": "bilinear_aliased"}
+KINDS = {"cifar10": "cnn", "stl10": "halved", "celeba": "halved", "imagenet": "resnet"}
+
+
+def test_every_sweep_of_the_public_code_has_an_exact_one() -> None:
+    """Which has neither strict SN nor no norm."""
+    assert [name for name in PRESETS if not name.endswith(("_norms", "_strict"))] == EXACT
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_an_exact_preset_is_the_paper_s_but_for_what_it_names(name: str) -> None:
+    ours, exact = flatten(config(name)), flatten(config(f"exact/{name}"))
+    changed = {key: value for key, value in exact.items() if ours.get(key) != value}
+    assert changed == REFERENCE_SIDE[KINDS[name.split("_")[0]]]
+    assert ours.keys() == exact.keys()
+    assert sweep(f"exact/{name}") == sweep(name)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_one_step_of_an_exact_preset(name: str, small: list[str]) -> None:
+    first, *_ = jobs(f"exact/{name}")
+    sizes = "train.g_batch_size=2"  # those of D's updates, whose latents are taken again
+    assert run(compose([f"experiment=paper/exact/{name}", *first, *small, sizes])).exit_status == 0
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -247,7 +319,8 @@ def test_listing_choices_copies_none_of_them(monkeypatch: pytest.MonkeyPatch) ->
 # --- docs/paper.md
 
 INCEPTION_GFLOP = 11.4  # one image of 299 pixels
-SUSTAINED = 7.8e12  # FLOP/s that the estimate assumes
+SUSTAINED = 7.8e12  # FLOP/s that the estimate assumes: 40% of an A100's 19.5e12 in float32
+SUSTAINED_BF16 = 31.2e12  # and of its training in bf16: 10% of 312e12
 
 
 def table() -> dict[str, dict[str, str]]:
@@ -260,7 +333,7 @@ def table() -> dict[str, dict[str, str]]:
         ):
             assert match[1] not in rows
             rows[match[1]] = dict(
-                zip(("what", "command", "runs", "each", "all", "where"), cells, strict=True)
+                zip(("what", "command", "runs", "each", "all", "bf16", "where"), cells, strict=True)
             )
     return rows
 
@@ -294,14 +367,15 @@ def gflop(name: str) -> tuple[float, float]:
     return iteration / 1e9, sample / 1e9
 
 
-def hours(name: str) -> float:
-    """GPU hours of one run by the document's formula."""
+def hours(name: str, rate: float = SUSTAINED) -> float:
+    """GPU hours of one run by the document's formula; it is judged in float32 whatever it is trained in."""
     iteration, sample = gflop(name)
     found = config(name)
-    train = found["train"]
+    train, protocol = found["train"], found["metrics"]["paper"]
     evaluations = train["iterations"] // train["evaluate_every"]
-    judged = evaluations * found["metrics"]["paper"]["num_generated"] * (sample + INCEPTION_GFLOP)
-    return (train["iterations"] * iteration + judged) * 1e9 / SUSTAINED / 3600
+    images = protocol["num_generated"] + protocol["num_fid"] * protocol["fid_separate"]
+    judged = evaluations * images * (sample + INCEPTION_GFLOP) * 1e9
+    return (train["iterations"] * iteration * 1e9 / rate + judged / SUSTAINED) / 3600
 
 
 def test_the_document_lists_every_preset_and_no_other() -> None:
@@ -315,6 +389,7 @@ def test_the_document_s_row(name: str) -> None:
     each = hours(name)
     assert float(row["each"]) == pytest.approx(each, abs=0.06)
     assert float(row["all"].replace(",", "")) == pytest.approx(each * len(launched), rel=0.01, abs=1)
+    assert float(row["bf16"]) == pytest.approx(hours(name, SUSTAINED_BF16), abs=0.06)
     swept = sweep(name).get("norm", config(name)["norm"]["name"])
     norms = re.sub(r"^(.*,.*)$", r"{\1}", swept)
     base = f"outputs/{name.split('_')[0]}/{config(name)['arch']['name']}"

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from synthetic_runs import make_sweep
 
+from gan_lab import terminal
+from gan_lab.errors import UserError
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted([ROOT / "train.py", *(ROOT / "scripts").glob("*.py")])
 TABLES = [["scripts/compare.py"], ["scripts/sweep_status.py", "--once"]]
@@ -84,6 +87,36 @@ def test_tables_are_printed_in_any_encoding(
         assert (" ± " in text) or (" +- " in text)
         marks = "≈°" if " ≈" in text else "~o"  # inside the noise and untested stay apart
         assert all(f"{mark} " in text for mark in marks)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (UserError("seed=-1 is negative: take another"), 2, "error: seed=-1 is negative: take another\n"),
+        (
+            PermissionError(13, "Permission denied", "a/file"),
+            2,
+            "error: a/file cannot be used (Permission de",
+        ),
+        (ConnectionError("the server is gone"), 2, "error: the server is gone\n"),
+        (KeyboardInterrupt(), 130, "stopped: "),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(
+    error: BaseException, status: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> int:
+        raise error
+
+    assert terminal.exit_status(main) == status
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(said)
+    assert printed.err.count("\n") == 1
+
+
+def test_a_command_s_own_status_is_kept() -> None:
+    assert [terminal.exit_status(lambda status=status: status) for status in (None, 0, 1)] == [0, 0, 1]
 
 
 @tables

@@ -1,7 +1,7 @@
 """A stand-in for W&B's server, on the loopback address: keeps what the client sends, and fails on command.
 
-It knows the few questions that a run asks (GraphQL: who am I, create or find a run, how far is it; file
-streams by offset; uploads of files) and answers nothing to the others.
+It knows the few questions that a run and a report ask (GraphQL, see wandb_graphql.py; file streams by offset;
+uploads of files) and answers nothing to the others.
 """
 
 import json
@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+import pytest
+import wandb
+import wandb_graphql
+from wandb.sdk.lib import wbauth
+
+from gan_lab.tracking import wandb as tracking
 
 KEY = "0123456789abcdef" * 2 + "01234567"  # of the right form, and nobody's
 
@@ -48,6 +56,9 @@ class WandbServer:
 
     def __init__(self) -> None:
         self.runs: dict[str, StoredRun] = {}
+        self.views: dict[str, dict[str, Any]] = {}  # reports and workspaces
+        self.artifacts: list[dict[str, Any]] = []  # with their files
+        self.sweeps: dict[str, dict[str, Any]] = {}
         self.alerts: list[dict[str, Any]] = []
         self.asked: list[str] = []
         self.fault: Fault = lambda kind, body: None
@@ -57,13 +68,25 @@ class WandbServer:
         class Handler(_Handler):
             at = server
 
-        self._http = _Quiet(("127.0.0.1", 0), Handler)
+        self._handler = Handler
+        self._port = 0  # a free one
+        self.open()
+
+    def open(self) -> None:
+        """Listen, at the same address as before."""
+        self._http = _Quiet(("127.0.0.1", self._port), self._handler)
         self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        self._port = self._http.server_address[1]
+        self.url = f"http://127.0.0.1:{self._port}"
         self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
         self._thread.start()
+        self.is_gone = False
 
     def close(self) -> None:
+        """Go away: connections are refused, and those that are open are closed at their next request."""
+        if self.is_gone:
+            return
+        self.is_gone = True
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -72,42 +95,7 @@ class WandbServer:
         name = variables.get("name") or variables.get("run") or variables.get("runName")
         return self.runs.setdefault(str(name), StoredRun(str(name)))
 
-    # --- what the client asks
-
-    def graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        entity = {"id": "ZW50", "name": "someone"}
-        if "upsertBucket" in query:
-            inserted = variables.get("name") not in self.runs
-            run = self.run(variables)
-            run.facts |= {k: v for k, v in variables.items() if v is not None}
-            project = {"id": "cHJv", "name": variables.get("project") or "lab", "entity": entity}
-            bucket = {"id": run.id, "name": run.id, "displayName": run.facts.get("displayName")}
-            bucket |= {"project": project, "historyLineCount": len(run.history), "config": "{}"}
-            return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
-        if "RunResumeStatus" in query:
-            known = self.runs.get(variables["name"])
-            return {
-                "model": {"id": "bW9k", "name": "lab", "entity": entity, "bucket": known and _tail(known)}
-            }
-        if "createRunFiles" in query:
-            run = self.run(variables)
-            files = [{"name": n, "uploadUrl": f"{self.url}/put/{run.id}/{n}"} for n in variables["files"]]
-            return {"createRunFiles": {"runID": run.id, "uploadHeaders": [], "files": files}}
-        if "notifyScriptableRunAlert" in query:
-            self.alerts.append(variables)
-            return {"notifyScriptableRunAlert": {"success": True}}
-        if "viewer" in query:
-            teams = {"edges": []}
-            return {
-                "viewer": {
-                    "id": "dQ==",
-                    "username": "someone",
-                    "entity": "someone",
-                    "teams": teams,
-                    "flags": "{}",
-                }
-            }
-        return {}
+    # --- what the client sends
 
     def stream(self, run: StoredRun, body: dict[str, Any]) -> None:
         for name, part in (body.get("files") or {}).items():
@@ -121,24 +109,6 @@ class WandbServer:
         run.preempting = run.preempting or bool(body.get("preempting"))
         if body.get("complete"):
             run.exit_code = body["exitcode"]
-
-
-def _tail(run: StoredRun) -> dict[str, Any]:
-    """What a client that resumes a run is told."""
-    return {
-        "id": run.id,
-        "name": run.id,
-        "displayName": run.facts.get("displayName"),
-        "historyLineCount": len(run.history),
-        "eventsLineCount": 0,
-        "logLineCount": 0,
-        "historyTail": json.dumps([json.dumps(row) for row in run.history[-1:]]),
-        "eventsTail": "[]",
-        "summaryMetrics": json.dumps(run.summary),
-        "config": run.facts.get("config") or "{}",
-        "tags": run.facts.get("tags") or [],
-        "wandbConfig": '{"t": 1}',
-    }
 
 
 class _Quiet(ThreadingHTTPServer):
@@ -171,8 +141,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.at.is_gone:
+            self.close_connection = True
+            return None
         part = self.path.strip("/").split("/")
-        kind = {"graphql": "graphql", "files": "stream", "put": "upload"}.get(part[0], "look")
+        kind = {"graphql": "graphql", "files": "stream", "put": "upload", "artifact": "upload"}.get(
+            part[0], "look"
+        )
         with self.at.lock:
             text = body.decode(errors="replace")
             self.at.asked.append(kind)
@@ -180,12 +155,14 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._answer(status, {"error": "on command"})
             if kind == "graphql":
                 asked = json.loads(body)
-                return self._answer(
-                    200, {"data": self.at.graphql(asked["query"], asked.get("variables") or {})}
-                )
+                data = wandb_graphql.answer(self.at, asked["query"], asked.get("variables") or {})
+                return self._answer(200, {"data": data})
             if kind == "stream":  # files/<entity>/<project>/<run>/file_stream
                 self.at.stream(self.at.runs[part[3]], json.loads(body))
-            if kind == "upload":
+            if part[0] == "artifact":  # artifact/<id>/<name>
+                (artifact,) = [one for one in self.at.artifacts if one["id"] == part[1]]
+                artifact["files"]["/".join(part[2:])] = body
+            elif kind == "upload":
                 self.at.runs[part[1]].files["/".join(part[2:])] = body
             return self._answer(200)
 
@@ -197,3 +174,21 @@ def serving() -> Iterator[WandbServer]:
         yield server
     finally:
         server.close()
+
+
+@contextmanager
+def serving_this_process(patch: pytest.MonkeyPatch, netrc: Path) -> Iterator[WandbServer]:
+    """A server that the environment names, and a process that knows nothing of another, before and after."""
+
+    def forget() -> None:
+        wandb.teardown()
+        wbauth.unauthenticate_session(update_settings=False)
+        tracking._unusable.clear()
+
+    forget()
+    with serving() as at:
+        patch.setenv("WANDB_API_KEY", KEY)
+        patch.setenv("WANDB_BASE_URL", at.url)
+        patch.setenv("NETRC", str(netrc))
+        yield at
+        forget()

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from gan_lab.archs.common import batch_norm, batch_norm_of_features, channels
+from gan_lab.archs.common import batch_norm, batch_norm_of_features, channels, norm_layer
 from gan_lab.archs.convolutions import Conv2d, ConvTranspose2d
 
 IMAGE_SIZES = (32, 48, 64)
@@ -50,9 +50,13 @@ class Generator(nn.Sequential):
 
 
 class Discriminator(nn.Sequential):
-    """Images `[B, 3, image_size, image_size]` to scores `[B]`. No batch norm."""
+    """Images `[B, 3, image_size, image_size]` to scores `[B]`.
 
-    def __init__(self, image_size: int, width: float = 1.0) -> None:
+    The reference has no norm of activations; `norm` puts one of `NORM_LAYERS` after each convolution but the
+    first, which sees the images (Radford et al. 2016, section 3; Kurach et al. 2019's public code).
+    """
+
+    def __init__(self, image_size: int, width: float = 1.0, norm: str = "none") -> None:
         m = base_size(image_size)
         table = [(64, 3, 1), (64, 4, 2), (128, 3, 1), (128, 4, 2), (256, 3, 1), (256, 4, 2), (512, 3, 1)]
         layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -60,6 +64,8 @@ class Discriminator(nn.Sequential):
         for index, (count, kernel_size, stride) in enumerate(table):
             c_out = channels(count, width)
             layers[f"conv{index}"] = Conv2d(c_in, c_out, kernel_size, stride, padding=1)
+            if norm != "none" and index > 0:
+                layers[f"norm{index}"] = norm_layer(norm, c_out)
             layers[f"lrelu{index}"] = nn.LeakyReLU(0.1, inplace=True)
             c_in = c_out
         layers["flatten"] = nn.Flatten()

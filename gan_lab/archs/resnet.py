@@ -15,7 +15,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn.init import xavier_uniform_
 
-from gan_lab.archs.common import batch_norm, channels
+from gan_lab.archs.common import batch_norm, channels, norm_layer
 from gan_lab.archs.initialization import RELU_GAIN, draw
 
 
@@ -93,27 +93,31 @@ class UpBlock(nn.Module):
 class DownBlock(nn.Module):
     """`[B, c_in, H, W]` to `[B, row.out, H, W]`, or half the side: ReLU, conv, ReLU, conv, pool; a shortcut.
 
-    `first` leaves out the ReLU before the images.
+    `norm` puts one of `NORM_LAYERS` before each ReLU. `first` leaves out both before the images.
     """
 
-    def __init__(self, c_in: int, row: Down, first: bool = False) -> None:
+    def __init__(self, c_in: int, row: Down, first: bool = False, norm: str = "none") -> None:
         super().__init__()
+        self.norm1 = norm_layer("none" if first else norm, c_in)
         # Not in place: the shortcut takes the same input.
         self.relu1 = nn.Identity() if first else nn.ReLU()
         self.conv1 = nn.Conv2d(c_in, row.hidden, 3, padding=1)
+        self.norm2 = norm_layer(norm, row.hidden)
         self.relu2 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(row.hidden, row.out, 3, padding=1)
         self.pool = nn.AvgPool2d(2) if row.down else nn.Identity()
         self.shortcut = nn.Conv2d(c_in, row.out, 1) if row.project else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        residual = self.pool(self.conv2(self.relu2(self.conv1(self.relu1(x)))))
+        hidden = self.conv1(self.relu1(self.norm1(x)))
+        residual = self.pool(self.conv2(self.relu2(self.norm2(hidden))))
         # A 1×1 convolution commutes with averaging pixels: after it, it costs a quarter.
         return residual.add_(self.shortcut(self.pool(x)))
 
     def chains(self) -> Sequence[Sequence[nn.Module]]:
         """The parallel chains of modules whose sum the block computes, for Lipschitz bounds."""
-        return [self.relu1, self.conv1, self.relu2, self.conv2, self.pool], [self.pool, self.shortcut]
+        residual = [self.norm1, self.relu1, self.conv1, self.norm2, self.relu2, self.conv2, self.pool]
+        return residual, [self.pool, self.shortcut]
 
 
 class SumPool(nn.Module):
@@ -154,14 +158,18 @@ class Generator(nn.Sequential):
 
 
 class Discriminator(nn.Sequential):
-    """Images `[B, 3, image_size, image_size]` to scores `[B]`. No batch norm."""
+    """Images `[B, 3, image_size, image_size]` to scores `[B]`.
 
-    def __init__(self, image_size: int, width: float = 1.0) -> None:
+    The papers' have no norm of activations; `norm` puts one of `NORM_LAYERS` before each ReLU of the residual
+    blocks, the images' own excepted (as layer norm in Gulrajani et al. 2017's public code).
+    """
+
+    def __init__(self, image_size: int, width: float = 1.0, norm: str = "none") -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         c_in, side = 3, image_size
         for index, row in enumerate(pair(image_size).down, start=1):
             scaled = row._replace(hidden=channels(row.hidden, width), out=channels(row.out, width))
-            layers[f"block{index}"] = DownBlock(c_in, scaled, first=index == 1)
+            layers[f"block{index}"] = DownBlock(c_in, scaled, first=index == 1, norm=norm)
             c_in, side = scaled.out, side // 2 if row.down else side
         layers["relu"] = nn.ReLU(inplace=True)
         layers["pool"] = SumPool(side)

@@ -2,19 +2,16 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from gan_lab.build import build_networks, example_inputs
 from gan_lab.commands import a_path
 from gan_lab.config import compose, load
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, first_line
 from gan_lab.load import networks
 from gan_lab.norms.audit import Audit, LayerAudit, audit
 from gan_lab.runs import checkpoint
@@ -48,20 +45,16 @@ def main(arguments: list[str] | None = None) -> int:
     add("--config-dir", type=a_path, help="a folder of your own choices, as for train.py")
     add("--allow", action="append", default=[], metavar="MODULE", help="your module, which the run names")
     given = parser.parse_intermixed_args(arguments)
-    try:
-        if len(given.what) == 1 and "=" not in given.what[0]:
-            title, network, example = of_run(Path(given.what[0]), given.network, given.allow)
-        else:
-            title, network, example = of_overrides(given.what, given.network, given.config_dir)
-        print(title)
-        print(table(measured(network, example)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if len(given.what) == 1 and "=" not in given.what[0]:
+        title, network, example = of_run(Path(given.what[0]), given.network, given.allow)
+    else:
+        title, network, example = of_overrides(given.what, given.network, given.config_dir)
+    print(title)
+    print(table(measured(network, example)))
     return 0
 
 
-def of_run(source: Path, kind: str, allow: Sequence[str]) -> tuple[str, nn.Module, Tensor]:
+def of_run(source: Path, kind: str, allow: Sequence[str]) -> tuple[str, nn.Module, tuple[Tensor, ...]]:
     """A title, the network as the run's newest checkpoint or the one given holds it, and an input for it."""
     if not source.exists():
         raise UserError(f"{source} is neither a run's directory nor an override: give a path, or key=value")
@@ -75,32 +68,26 @@ def of_run(source: Path, kind: str, allow: Sequence[str]) -> tuple[str, nn.Modul
     try:
         network.load_state_dict(state[kind])
     except (RuntimeError, KeyError) as error:
-        reason = str(error).splitlines()[0].rstrip(":")
+        reason = first_line(error)
         raise UserError(f"{path} does not hold the {kind} of {directory.config} ({reason})") from error
     title = f"{kind} of {directory.root} after iteration {state['iteration']}"
-    return title, network, example_inputs(config, HOST)[KINDS.index(kind)]
+    return title, network, [*example_inputs(config, *pair)][KINDS.index(kind)]
 
 
 def of_overrides(
     overrides: Sequence[str], kind: str, config_dir: Path | None
-) -> tuple[str, nn.Module, Tensor]:
+) -> tuple[str, nn.Module, tuple[Tensor, ...]]:
     """A title, the network that train.py would start with, and an input for it."""
-    try:
-        config = load(compose(overrides, config_dir))
-    except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split("Config search path")[0].split())
-        raise UserError(f"the overrides are wrong: {reason}") from error
+    config = load(compose(overrides, config_dir))
     title = " ".join([kind, "before training:", *overrides])
-    return (
-        title,
-        build_networks(config, HOST)[KINDS.index(kind)],
-        example_inputs(config, HOST)[KINDS.index(kind)],
-    )
+    pair = build_networks(config, HOST)
+    which = KINDS.index(kind)
+    return title, pair[which], [*example_inputs(config, *pair)][which]
 
 
-def measured(network: nn.Module, example: Tensor) -> Audit:
+def measured(network: nn.Module, example: tuple[Tensor, ...]) -> Audit:
     try:
-        return audit(network, example)
+        return audit(network, *example)
     except ValueError as error:
         raise UserError(str(error)) from error
 

@@ -2,9 +2,10 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from gan_lab.commands import a_path
-from gan_lab.errors import UserError
+from gan_lab.report.archive import opened
 from gan_lab.report.comparison import compare, read_scores
 from gan_lab.report.page import render, write
 from gan_lab.report.runs import find, find_key, where
@@ -14,7 +15,7 @@ from gan_lab.report.tables import as_csv, as_latex, as_markdown, as_text
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Runs side by side, from their directories only.")
     add = parser.add_argument
-    add("outputs", type=a_path, help="the folder that holds the runs")
+    add("outputs", type=a_path, help="the folder that holds the runs, or their packed records")
     add("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these runs")
     add(
         "--by",
@@ -24,32 +25,39 @@ def main(arguments: list[str] | None = None) -> int:
     add("--out", type=a_path, metavar="FILE.html", help="write the page with charts and samples there")
     for form in ("csv", "markdown", "latex"):
         add(f"--{form}", type=a_path, metavar="FILE", help=f"write the table as {form}")
-    add("--wandb", metavar="[ENTITY/]PROJECT", help="write a W&B report with the same sections")
+    add(
+        "--wandb",
+        metavar="[ENTITY/]PROJECT",
+        help="write a W&B report with these sections, and a workspace",
+    )
     given = parser.parse_args(arguments)
-    try:
-        runs, damaged = find(given.outputs)
-        runs = where(runs, given.where)
-        by = [find_key(runs, key) for key in given.by.split(",")] if given.by else None
-        if given.out:
-            html, found = render(given.outputs, runs, damaged, by)
-            write(given.out, html)
-        else:
-            found, unread = read_scores(runs)
-            damaged += unread
-        tables = compare(runs, found, by)
-        for form, as_form in (("csv", as_csv), ("markdown", as_markdown), ("latex", as_latex)):
-            if path := getattr(given, form):
-                write(path, as_form(tables))
-        print(as_text(tables, bold=sys.stdout.isatty()))
-        for trouble in damaged:
-            print(f"damaged: {trouble.name}: {trouble.reason}", file=sys.stderr)
-        if given.out:
-            print(f"\npage: {given.out}")
-        if given.wandb:
-            from gan_lab.report.wandb_report import save
+    with opened(given.outputs) as folder:
+        return _compare(given, folder)
 
-            print(f"W&B report: {save(given.wandb, runs, tables, by)}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+def _compare(given: argparse.Namespace, folder: Path) -> int:
+    """Of the runs in `folder`, whatever was typed for it."""
+    runs, damaged = find(folder)
+    runs = where(runs, given.where)
+    by = [find_key(runs, key) for key in given.by.split(",")] if given.by else None
+    if given.out:
+        html, found = render(given.outputs, runs, damaged, by)
+        write(given.out, html)
+    else:
+        found, unread = read_scores(runs)
+        damaged += unread
+    tables = compare(runs, found, by)
+    for form, as_form in (("csv", as_csv), ("markdown", as_markdown), ("latex", as_latex)):
+        if path := getattr(given, form):
+            write(path, as_form(tables))
+    print(as_text(tables, bold=sys.stdout.isatty()))
+    for trouble in damaged:
+        print(f"damaged: {trouble.name}: {trouble.reason}", file=sys.stderr)
+    if given.out:
+        print(f"\npage: {given.out}")
+    if given.wandb:
+        from gan_lab.report.wandb_report import save
+
+        report, workspace = save(given.wandb, runs, tables, by, given.where)
+        print(f"W&B report: {report}\nW&B workspace: {workspace}")
     return 0

@@ -56,12 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         except UserError as error:  # of one of many: the others are judged all the same
             print(f"error: {error}", file=sys.stderr)
             status = 2
-    try:
-        if given.json and verdicts:
-            write(given.json, verdicts)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if given.json and verdicts:
+        write(given.json, verdicts)
     return status
 
 

@@ -2,11 +2,11 @@
 
 import argparse
 import mimetypes
-import sys
 from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from gan_lab.commands import a_path
 from gan_lab.device import pick_device, prepare_process
@@ -25,36 +25,36 @@ def main(arguments: list[str] | None = None) -> int:
     add("--num", type=int, default=64, help="how many images (default: 64)")
     add("--out", type=a_path, required=True, help="grid.png for one grid, a new folder for single images")
     add("--seed", type=int, help="of the latents (default: the run's own, which gives its own samples)")
+    add("--label", type=int, help="the class of all images, for a generator that makes images of classes")
     add("--device", default="auto")
     add("--allow", action="append", default=[], metavar="MODULE", help="your module, which the run names")
     given = parser.parse_args(arguments)
-    try:
-        if given.num < 1:
-            raise UserError(f"--num {given.num} is less than one image: raise it")
-        if given.seed is not None and given.seed < 0:
-            raise UserError(f"--seed {given.seed} is negative: take another")
-        if _names_another_file(given.out):
-            raise UserError(
-                f"--out {given.out}: a grid is a PNG file: call it {given.out.with_suffix('.png')}, "
-                "or give a folder"
-            )
-        device = pick_device(given.device)
-        trained = load(given.source, device, given.allow)
-        prepare_process(device, trained.config.train.tf32)  # for the images that the run makes
-        batches = (
-            trained.generate(start, min(start + BATCH, given.num), "samples", given.seed)
-            for start in range(0, given.num, BATCH)
+    if given.num < 1:
+        raise UserError(f"--num {given.num} is less than one image: raise it")
+    if given.seed is not None and given.seed < 0:
+        raise UserError(f"--seed {given.seed} is negative: take another")
+    if _names_another_file(given.out):
+        raise UserError(
+            f"--out {given.out}: a grid is a PNG file: call it {given.out.with_suffix('.png')}, "
+            "or give a folder"
         )
+    device = pick_device(given.device)
+    trained = load(given.source, device, given.allow)
+    prepare_process(device, trained.config.train.tf32)  # for the images that the run makes
+
+    def images(start: int) -> Tensor:
+        stop = min(start + BATCH, given.num)
+        labels = None if given.label is None else torch.full((stop - start,), given.label)
+        return trained.generate(start, stop, "samples", given.seed, labels)
+
+    batches = map(images, range(0, given.num, BATCH))
+    try:
         if given.out.suffix.lower() == ".png":
             write_grid(given.out, torch.cat(list(batches)))
         else:
             write_images(given.out, batches)
     except OSError as error:
-        print(f"error: {given.out} cannot be written ({error.strerror}): change --out", file=sys.stderr)
-        return 2
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        raise UserError(f"{given.out} cannot be written ({error.strerror}): change --out") from error
     print(f"{given.num} images in {given.out}")
     return 0
 

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 from gan_lab.commands import a_path
-from gan_lab.errors import UserError
 from gan_lab.report.progress import QUEUED, Progress, progress, table
 from gan_lab.report.runs import find, passed_over
 from gan_lab.runs.directory import RUNNING
@@ -25,17 +24,13 @@ def main(arguments: list[str] | None = None) -> int:
     add("--once", action="store_true", help="print it once, as where the output is no terminal")
     add("--every", type=float, default=5, metavar="SECONDS", help="between looks (default: 5)")
     given = parser.parse_args(arguments)
-    try:
-        entries, copies = _look(given.outputs)
-        if given.once or not sys.stdout.isatty():
-            print(table(entries))
-        else:
-            entries = _watch(given.outputs, entries, max(0.2, given.every))
-        if copies:
-            print(copies)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    entries, copies = _look(given.outputs)
+    if given.once or not sys.stdout.isatty():
+        print(table(entries))
+    else:
+        entries = _watch(given.outputs, entries, max(0.2, given.every))
+    if copies:
+        print(copies)
     return int(any(entry.needs_person for entry in entries))
 
 

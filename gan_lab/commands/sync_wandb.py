@@ -8,15 +8,23 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from gan_lab.build import run_info
 from gan_lab.config import of_plain
 from gan_lab.errors import UserError
 from gan_lab.report.runs import UNKNOWN, find
-from gan_lab.run import run_info
 from gan_lab.runs.directory import RUNNING, RunDirectory
 from gan_lab.runs.lock import RunLock
 from gan_lab.tracking.wandb import LEDGER, WandbTracker, effective_mode
 
-KEYS = ("project", "entity", "group", "tags", "notes", "job_type")  # what a run's own config says of W&B
+KEYS = (
+    "project",
+    "entity",
+    "group",
+    "tags",
+    "notes",
+    "job_type",
+    "artifact",
+)  # that a run's config has
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,25 +38,21 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     failed = 0
-    try:
-        runs, damaged = find(given.outputs)
-        if effective_mode("online") != "online":
-            raise UserError("W&B cannot be used: see `wandb login`, and the variable WANDB_MODE")
-        for trouble in damaged:
+    runs, damaged = find(given.outputs)
+    if effective_mode("online") != "online":
+        raise UserError("W&B cannot be used: see `wandb login`, and the variable WANDB_MODE")
+    for trouble in damaged:
+        failed += 1
+        print(f"damaged: {trouble.name}: {trouble.reason}", file=sys.stderr)
+    # What `fresh=true` set aside has the group of its successor, and would pass for another seed.
+    abandoned = [ledger.parent for ledger in given.outputs.rglob(f"*.kept*/{LEDGER}")]
+    for folder in [*(run.directory.root for run in runs), *sorted(abandoned)]:
+        try:
+            url = upload(RunDirectory(folder), given.project, given.entity, folder in abandoned)
+            print(f"{folder}: {url}", flush=True)
+        except UserError as error:  # an OSError would happen to every run that follows
             failed += 1
-            print(f"damaged: {trouble.name}: {trouble.reason}", file=sys.stderr)
-        # What `fresh=true` set aside has the group of its successor, and would pass for another seed.
-        abandoned = [ledger.parent for ledger in given.outputs.rglob(f"*.kept*/{LEDGER}")]
-        for folder in [*(run.directory.root for run in runs), *sorted(abandoned)]:
-            try:
-                url = upload(RunDirectory(folder), given.project, given.entity, folder in abandoned)
-                print(f"{folder}: {url}", flush=True)
-            except UserError as error:
-                failed += 1
-                print(f"error: {error}", file=sys.stderr)
-    except (UserError, OSError) as error:  # the same would happen to every run that follows
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+            print(f"error: {error}", file=sys.stderr)
     return int(failed > 0)
 
 
@@ -65,7 +69,7 @@ def upload(
         elif os.environ.get("WANDB_PROJECT"):
             options = {"project": os.environ["WANDB_PROJECT"]}
         options |= {key: value for key, value in (("project", project), ("entity", entity)) if value}
-        info = run_info(config, directory, sys.maxsize)
+        info = run_info(config, directory.root, sys.maxsize)
         tracker = WandbTracker(info, "online", **options, live=False, files=Path(files))
         if abandoned:
             tracker.tag_abandoned()

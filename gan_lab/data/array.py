@@ -31,6 +31,12 @@ class ImageArray:
     fingerprint: str
     labels: np.ndarray | None = None  # [N] whole numbers, the images' classes; None without
 
+    def spread(self, count: int) -> np.ndarray:
+        """So many images, evenly spaced from the first to the last: all of them where there are fewer."""
+        last = len(self.images) - 1
+        rows = np.unique(np.linspace(0, last, count).round().astype(int))
+        return read_rows(self.images, rows)
+
 
 def write_array(path: Path, images: np.ndarray, metadata: Mapping[str, Any]) -> ImageArray:
     """Write `images` `[N, 3, H, W]` uint8 to `path` (.npy), whole or not at all, and open them."""

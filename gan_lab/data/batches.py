@@ -32,6 +32,12 @@ class Batch(NamedTuple):
     labels: Tensor | None
 
 
+def sample_labels(labels: Tensor, start: int, stop: int) -> Tensor:
+    """Classes `[stop - start]` for generated images with these numbers, as frequent as in `labels` `[N]`."""
+    order = torch.randperm(len(labels), generator=stream(0, "classes of samples"))
+    return labels[order[torch.arange(start, stop) % len(order)]]
+
+
 class Batches:
     """Draws the batches of an iteration from an array, as a function of (seed, iteration) and nothing else.
 
@@ -89,11 +95,10 @@ class Batches:
         return None if self._labels is None else self._labels[self._rows(iteration, update, count)]
 
     def sample_labels(self, start: int, stop: int) -> Tensor | None:
-        """Classes `[stop - start]` for generated images with these numbers, as frequent as in the array."""
+        """Classes `[stop - start]` for generated images with these numbers, by `sample_labels`."""
         if self._labels is None:
             return None
-        order = torch.randperm(len(self._labels), generator=stream(0, "classes of samples"))
-        return upload(self._labels[order[torch.arange(start, stop) % len(order)]], self.device)
+        return upload(sample_labels(self._labels, start, stop), self.device)
 
     def _rows(self, iteration: int, update: int, size: int) -> Tensor:
         """The shard's rows of the array, drawn uniformly with replacement."""

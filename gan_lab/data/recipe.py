@@ -1,6 +1,7 @@
 """From an image in any format to the pixels that are trained on."""
 
 import io
+import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterable
@@ -25,6 +26,7 @@ FILTERS = {
     "box": Image.Resampling.BOX,
     "lanczos": Image.Resampling.LANCZOS,
 }
+ALIASED = "bilinear_aliased"  # see `bilinear_aliased`
 
 
 class Decoded(NamedTuple):
@@ -39,7 +41,7 @@ class Recipe:
     """Cut a centred square out of an image, resize it to `image_size`.
 
     The square has `crop` pixels a side, or None: the image's short side. `source_size`: (width, height) that
-    every image must have, or None. `resample`: the filter, one of FILTERS.
+    every image must have, or None. `resample`: the filter, one of FILTERS or ALIASED.
     """
 
     image_size: int
@@ -50,15 +52,16 @@ class Recipe:
     def __post_init__(self) -> None:
         if not isinstance(self.image_size, int) or self.image_size < 1:
             raise ValueError(f"image_size={self.image_size} is not a whole number of pixels")
-        if self.resample not in FILTERS:
-            raise ValueError(f"resample={self.resample} is none of {', '.join(FILTERS)}")
+        if self.resample not in (*FILTERS, ALIASED):
+            raise ValueError(f"resample={self.resample} is none of {', '.join((*FILTERS, ALIASED))}")
 
     def description(self) -> dict[str, Any]:
         """Everything that decides the pixels, for the array's metadata and name."""
+        antialiased = f"Pillow {self.resample}, antialiased"
         return {
             "image_size": self.image_size,
             "crop": f"centre {self.crop}" if self.crop else "centre, short side",
-            "resize": f"Pillow {self.resample}, antialiased",
+            "resize": "bilinear, not antialiased" if self.resample == ALIASED else antialiased,
             "colour": "RGB, EXIF orientation applied, transparency over white",
         }
 
@@ -78,8 +81,11 @@ class Recipe:
         if left < 0 or top < 0:
             raise ValueError(f"{width}×{height} pixels hold no square of {side}")
         square = image.crop((left, top, left + side, top + side))
-        resized = square.resize((self.image_size, self.image_size), FILTERS[self.resample])
-        return np.asarray(resized).transpose(2, 0, 1)
+        if self.resample == ALIASED:
+            resized = bilinear_aliased(np.asarray(square), self.image_size)
+        else:
+            resized = np.asarray(square.resize((self.image_size, self.image_size), FILTERS[self.resample]))
+        return resized.transpose(2, 0, 1)
 
     def decode_all(self, images: Iterable[tuple[str, Callable[[], bytes]]]) -> Decoded:
         """Decode (name, function that reads it) in order; an image that fails is named with the reason."""
@@ -89,6 +95,23 @@ class Recipe:
     def none(self) -> np.ndarray:
         """No images, `[0, 3, S, S]`."""
         return np.empty((0, 3, self.image_size, self.image_size), np.uint8)
+
+
+def bilinear_aliased(square: np.ndarray, size: int) -> np.ndarray:
+    """Pixels `[S, S, C]` uint8 to `[size, size, C]`, each a mean of the four nearest ones and of no others.
+
+    Centre i of the result lies at (i + ½)·S/size − ½ of the source; beyond its outermost centres the edge is
+    repeated. Means are exact, and halves are rounded up. This is what OpenCV and TensorFlow 2 call linear or
+    bilinear, but for OpenCV's weights of 11 bits, by which a pixel may differ by one level. Shrinking by more
+    than 2 leaves pixels out.
+    """
+    side, unit = len(square), 2 * size  # positions are whole numbers of 1/unit of a source's pixel
+    position = ((2 * np.arange(size) + 1) * side - size).clip(0, unit * (side - 1))
+    near, share = np.divmod(position, unit)
+    far = (near + 1).clip(max=side - 1)
+    terms = itertools.product([(near, unit - share), (far, share)], repeat=2)
+    sums = sum(np.multiply.outer(a, b)[:, :, None] * square[np.ix_(y, x)] for (y, a), (x, b) in terms)
+    return ((sums + unit**2 // 2) // unit**2).astype(np.uint8)
 
 
 def try_each(items: Iterable[tuple[str, X]], work: Callable[[X], T]) -> tuple[list[T], list[tuple[str, str]]]:

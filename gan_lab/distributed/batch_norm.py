@@ -38,6 +38,8 @@ class SynchronizedBatchNorm(_BatchNorm):
     @torch.no_grad()
     def _keep(self, mean: Tensor, variance: Tensor, count: int) -> None:
         """Move the running statistics, the variance without bias."""
+        if not self.track_running_stats:
+            return
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked += 1

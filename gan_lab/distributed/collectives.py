@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.distributed.env import is_rank_zero, rank, world_size
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, first_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,7 +61,7 @@ def joined(device: str) -> Iterator[None]:
         if on_gpus:
             dist.group.WORLD._get_backend(torch.device("cuda"))._set_default_timeout(GPU_TIMEOUT)  # type: ignore[union-attr]
     except (ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"the {world_size()} ranks of WORLD_SIZE cannot meet ({reason}): start them with torchrun, or "
             "unset WORLD_SIZE"

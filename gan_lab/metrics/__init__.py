@@ -1,4 +1,4 @@
-"""FID, IS, KID, precision and recall through torch-fidelity, in one pass over the samples.
+"""FID, IS, KID, precision, recall, density and coverage, in one pass over the samples.
 
 The way through it: extractors (networks) -> features (one pass; real ones cached) -> evaluation (metrics).
 """

@@ -35,13 +35,15 @@ class Extractor:
     tells it from every other: its name, its layers, its weights' SHA-256, its precision. `suffix` ends the
     names of its metrics, and no two extractors share one: the plain names belong to Inception with its
     published weights in float32 only.
-    `usual` is the number of samples that figures with no number in their names are of.
+    `usual` is the number of samples that figures with no number in their names are of. `distance` is what the
+    names of its Fréchet distances begin with.
     """
 
     network: nn.Module
     identity: dict[str, Any]
     suffix: str
     usual: int = 50_000
+    distance: str = "fid"
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,8 +72,7 @@ def inception(root: str, weights: str | None = None, precision: str = "exact") -
     `precision` is `exact` (float32, the features of torch-fidelity) or `bf16`. Raises UserError where the
     weights cannot be had or are none.
     """
-    if precision not in DTYPES:
-        raise UserError(f"precision={precision} is none of {', '.join(DTYPES)}: take one of them")
+    dtype = _dtype(precision)
     if not isinstance(weights, str | None):
         raise UserError(f"weights={weights} must be a string: quote it, or leave it null")
     path = Path(weights).expanduser() if weights else inception_weights(Path(root).expanduser())
@@ -81,9 +82,27 @@ def inception(root: str, weights: str | None = None, precision: str = "exact") -
     _refuse_code(content, path)
     network, identity = _load(content, path)
     suffix += "" if precision == "exact" else f"_{precision}"
-    return Extractor(
-        FoldedInception(network, DTYPES[precision]), {**identity, "precision": precision}, suffix
-    )
+    return Extractor(FoldedInception(network, dtype), {**identity, "precision": precision}, suffix)
+
+
+def lite(precision: str = "exact") -> Extractor:
+    """EfficientNet-Lite0 with its ImageNet weights: a judge of pictures that needs no download.
+
+    Its distances are called `metric/fd_lite`, for they are no FIDs. `precision` as in `inception`. Raises
+    UserError where the extra `judges` is not installed.
+    """
+    from gan_lab.metrics import lite as judge
+
+    network, digest = judge.load(_dtype(precision))
+    identity = {"name": judge.NAME, "weights": digest, "precision": precision}
+    suffix = "_lite" if precision == "exact" else f"_lite_{precision}"
+    return Extractor(network, identity, suffix, usual=10_000, distance="fd")
+
+
+def _dtype(precision: str) -> torch.dtype:
+    if precision not in DTYPES:
+        raise UserError(f"precision={precision} is none of {', '.join(DTYPES)}: take one of them")
+    return DTYPES[precision]
 
 
 def inception_weights(root: Path) -> Path:

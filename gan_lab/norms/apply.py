@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,14 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from gan_lab.layers import weighted_layers
-from gan_lab.norms.parametrization import ScaledBias, SpectralNormalization, normalized_weights
+from gan_lab.layers import KernelLayout, weighted_layers
+from gan_lab.norms.parametrization import Mode, ScaledBias, SpectralNormalization, normalized_weights
 from gan_lab.norms.pickling import attach
-from gan_lab.norms.sigma import SigmaEstimator
+from gan_lab.norms.plain import plain
+from gan_lab.norms.power_iteration import power_iterate
+from gan_lab.norms.sigma import LargestSingularValue, SigmaEstimator
 
 log = logging.getLogger(__name__)
 
-Gamma = Literal["none", "shared", "per_layer"]
+Gamma = Literal["none", "shared", "per_layer", "per_filter"]
+GammaStart = Literal["scale", "weight"]
+ScaleRule = Literal["constant", "fan"]
+PowerIteration = Literal["block", "plain"]
 
 
 def normalize(
@@ -26,30 +32,53 @@ def normalize(
     scale: float = 1.0,
     gamma: Gamma = "none",
     gamma_bias: bool = False,
+    gamma_start: GammaStart = "scale",
+    mode: Mode = "divide",
+    scale_rule: ScaleRule = "constant",
     n_power_iterations: int = 1,
     warmup_iterations: int = 50,
-    example_input: Tensor | None = None,
+    power_iteration: PowerIteration = "block",
+    example_input: Tensor | tuple[Tensor, ...] | None = None,
 ) -> list[str]:
     """Normalize every linear, convolution and transposed convolution layer of `network`, in place.
 
-    `estimator` is a class, or a `functools.partial` of one, that makes a layer's sigma, e.g. `SigmaOut`; the
-    effective weight is `scale · W / sigma`, with `gamma` a scale that is learned from there: one for all
-    layers (`shared`) or one each (`per_layer`); with `gamma_bias` it multiplies the layers' biases too.
-    `n_power_iterations` run at each evaluation of a weight in
-    training mode, `warmup_iterations` run now, so that sigma is right from the first batch. `example_input`
-    (any batch that the network takes) shows the sizes of the layers' inputs to an estimator that needs them
-    (`SigmaOperator`).
+    `estimator` is a class, or a `functools.partial` of one, that makes a layer's sigma, e.g. `SigmaOut`. The
+    effective weight is `s · W / sigma`, or with `mode="clip"` `W / max(1, sigma / s)`, which only ever makes
+    a weight smaller. s is `scale`, with `scale_rule="fan"` times `√(fan-out / fan-in)` of the layer. Both
+    fans count the kernel's positions, so that for convolutions too this is `√(c_out / c_in)` (of one group).
+
+    With `gamma` s is learned: one number for all layers (`shared`; it counts times what the rule gives each),
+    one for each (`per_layer`) or one for each output filter (`per_filter`). It begins at `scale`, or with
+    `gamma_start="weight"` at `scale · sigma`, so that the weights stay as they are. With `gamma_bias` it
+    multiplies the layers' biases too.
+
+    `n_power_iterations` run at each evaluation of a weight in training mode, `warmup_iterations` run now, so
+    that sigma is right from the first batch. `power_iteration` is `block` (two vectors and a memory, once an
+    update) or `plain` (see `gan_lab.norms.plain`: call `after_update` after each). `example_input` (any batch
+    that the network takes, in a tuple with its labels if it takes any) shows the sizes of the layers' inputs
+    to an estimator that needs them (`SigmaOperator`).
 
     Layers of no kind named above are left alone, with a line in the log where they hold a matrix. Returns the
     dotted names of the normalized layers. Raises ValueError, with the network as it was, where a layer's
     weight is parametrized already, where its input size is needed and unknown, where the estimator has no
     rule for it, or where its sigma is not positive (a weight of zeros).
     """
-    if gamma not in get_args(Gamma):
-        raise ValueError(f"gamma={gamma!r} is none of {', '.join(get_args(Gamma))}")
-    layers = dict(weighted_layers(network))
+    for name, value, choices in (
+        ("gamma", gamma, Gamma),
+        ("gamma_start", gamma_start, GammaStart),
+        ("mode", mode, Mode),
+        ("scale_rule", scale_rule, ScaleRule),
+        ("power_iteration", power_iteration, PowerIteration),
+    ):
+        if value not in get_args(choices):
+            raise ValueError(f"{name}={value!r} is none of {', '.join(get_args(choices))}")
     if gamma_bias and gamma == "none":
-        raise ValueError("gamma_bias=True needs a scale that is learned: set gamma to shared or per_layer")
+        raise ValueError("gamma_bias=True needs a scale that is learned: set gamma to another than none")
+    if gamma_start == "weight" and gamma not in ("per_layer", "per_filter"):
+        raise ValueError(
+            "gamma_start='weight' needs a scale for each layer: set gamma to per_layer or per_filter"
+        )
+    layers = dict(weighted_layers(network))
     for name, layer in layers.items():
         for tensor in ("weight", "bias") if gamma_bias else ("weight",):
             if parametrize.is_parametrized(layer, tensor):
@@ -57,7 +86,10 @@ def normalize(
                     f"layer {name or '(root)'} has a parametrized {tensor} already: remove it first"
                 )
     needs_size = getattr(getattr(estimator, "func", estimator), "needs_input_size", False)
-    sizes = input_sizes(network, layers, example_input) if needs_size else {}
+    example = example_input if isinstance(example_input, tuple) else (example_input,)
+    sizes = input_sizes(network, layers, *example) if needs_size else {}
+    if power_iteration == "plain":  # which takes its iterations by itself
+        estimator, n_power_iterations = plain(estimator, n_power_iterations), 0
 
     prepared: dict[str, SpectralNormalization] = {}
     learned: nn.Parameter | None = None
@@ -69,10 +101,18 @@ def normalize(
             _warm_up(sigma, weight, warmup_iterations)
         except ValueError as error:
             raise ValueError(f"layer {name or '(root)'} cannot be normalized: {error}") from error
-        if gamma == "per_layer" or (gamma == "shared" and learned is None):
-            learned = nn.Parameter(weight.detach().new_tensor(scale))
+        layout = KernelLayout.of(layer)
+        fan_in, fan_out = layout.fans(weight)
+        gain = math.sqrt(fan_out / fan_in) if scale_rule == "fan" else 1.0
+        if gamma != "none" and (learned is None or gamma != "shared"):
+            start = weight.detach().new_tensor(scale)
+            if gamma_start == "weight":
+                start = start / gain * sigma(weight.detach())
+            if gamma == "per_filter":
+                start = start.expand(len(layout.kernel(weight))).clone()
+            learned = nn.Parameter(start.detach())
         prepared[name] = SpectralNormalization(
-            sigma, scale if learned is None else learned, n_power_iterations
+            sigma, scale if learned is None else learned, n_power_iterations, mode, gain, layout
         )
 
     _name_the_unknown(network, layers)
@@ -83,6 +123,7 @@ def normalize(
         if isinstance(norm.scale, nn.Parameter) and gamma_bias and layer.bias is not None:
             of_bias = ScaledBias(norm.scale)
         attach(layer, norm, of_bias)
+        norm.estimator.settle(trained_weight(layer))
         if norm.estimator.input_size:
             layer.register_forward_pre_hook(_InputSizeCheck(name, norm.estimator.input_size))
     return list(prepared)
@@ -93,7 +134,7 @@ def _warm_up(estimator: SigmaEstimator, weight: Tensor, iterations: int) -> None
     for _ in range(iterations):
         estimator.power_iterate(weight)
     sigma = estimator(weight)
-    if sigma.ndim or not sigma.isfinite() or sigma <= 0:
+    if not sigma.isfinite().all() or (sigma <= 0).any() or sigma.ndim != estimator.per_filter:
         raise ValueError(f"its sigma is {sigma.tolist()}, not a positive number: initialize its weight first")
 
 
@@ -238,16 +279,19 @@ def remove(network: nn.Module) -> list[str]:
 def sigmas(network: nn.Module, prefix: str = "") -> dict[str, Tensor]:
     """The estimates as they stand, `{"sigma/<layer>": scalar}`, and their parts, e.g. `sigma_out/<layer>`.
 
-    A learned scale stands next to them as `gamma/<layer>`. `prefix` is put before each layer's name.
+    A learned scale stands next to them as `gamma/<layer>`. Of numbers by filter these are the means, next to
+    the least and the largest, e.g. `sigma_min/<layer>`. `prefix` is put before each layer's name.
     """
     values = {}
     for name, layer, norm in normalized_layers(network):
         weight, name = trained_weight(layer), prefix + name
-        values[f"sigma/{name}"] = norm.estimator(weight)
-        for part, value in norm.estimator.parts(weight).items():
-            values[f"{part}/{name}"] = value
+        found = {"sigma": norm.estimator(weight), **norm.estimator.parts(weight)}
         if isinstance(norm.scale, Tensor):
-            values[f"gamma/{name}"] = norm.scale.detach().clone()
+            found["gamma"] = norm.scale.detach().clone()
+        for part, value in found.items():
+            values[f"{part}/{name}"] = value.mean() if value.ndim else value
+            if value.ndim:
+                values[f"{part}_min/{name}"], values[f"{part}_max/{name}"] = value.aminmax()
     return values
 
 
@@ -261,16 +305,22 @@ def cached_weights(network: nn.Module, update: bool = True) -> Iterator[None]:
     once.
     """
     layers = [(norm, trained_weight(layer)) for _, layer, norm in normalized_layers(network)]
-    together: dict[tuple[torch.device, torch.dtype], list[tuple[SpectralNormalization, Tensor]]] = {}
+    together: dict[Hashable, list[tuple[SpectralNormalization, Tensor]]] = {}
+    alone: list[tuple[SpectralNormalization, Tensor]] = []
     with contextlib.ExitStack() as stack:
         if not update:
             stack.enter_context(_frozen([norm for norm, _ in layers]))
         for norm, weight in layers:
-            if norm.estimator.singular_values():
-                together.setdefault((weight.device, weight.dtype), []).append((norm, weight))
-                continue
-            for _ in range(norm.steps):
-                norm.estimator.power_iterate(weight)
+            if norm.is_plain and (parts := len(norm.estimator.singular_values())):
+                alike = weight.device, weight.dtype, weight.requires_grad, norm.steps, norm.clips, parts
+                together.setdefault(alike, []).append((norm, weight))
+            else:
+                alone.append((norm, weight))
+        _update(alone)
+        with _frozen([norm for norm, _ in alone]):
+            for norm, weight in alone:
+                stack.callback(setattr, norm, "effective", None)
+                norm.effective = norm(weight)
         for several in together.values():
             for (norm, _), effective in zip(
                 several, normalized_weights(*zip(*several, strict=True)), strict=True
@@ -278,8 +328,48 @@ def cached_weights(network: nn.Module, update: bool = True) -> Iterator[None]:
                 stack.callback(setattr, norm, "effective", None)
                 norm.effective = effective
         stack.enter_context(_frozen([norm for norm, _ in layers]))
-        stack.enter_context(parametrize.cached())
+        if has_other_parametrizations(network):
+            stack.enter_context(parametrize.cached())
         yield
+
+
+def sole_norm(layer: nn.Module) -> SpectralNormalization | None:
+    """The norm that makes the layer's weight by itself, if one does."""
+    if not parametrize.is_parametrized(layer, "weight"):
+        return None
+    norm, *others = layer.parametrizations.weight  # type: ignore[union-attr,misc]
+    return norm if isinstance(norm, SpectralNormalization) and not others else None
+
+
+def has_other_parametrizations(network: nn.Module) -> bool:
+    """Whether something in it is made by other parametrizations than one norm."""
+    return any(
+        len(module.parametrizations) > 1 or sole_norm(module) is None  # type: ignore[arg-type]
+        for module in network.modules()
+        if parametrize.is_parametrized(module)
+    )
+
+
+def _update(layers: Sequence[tuple[SpectralNormalization, Tensor]]) -> None:
+    """What the norms of these weights do before an update evaluates them, singular values together."""
+    due: dict[tuple[torch.device, torch.dtype, int], list[tuple[LargestSingularValue, Tensor]]] = {}
+    for norm, weight in layers:
+        if values := norm.estimator.singular_values():
+            alike = weight.device, weight.dtype, norm.steps
+            due.setdefault(alike, []).extend((value, weight) for value in values)
+        else:
+            with torch.autocast(weight.device.type, enabled=False):
+                norm.update(weight)
+    for (device, _, steps), maps in due.items():
+        with torch.autocast(device.type, enabled=False):
+            for _ in range(steps):
+                power_iterate(maps)
+
+
+def after_update(network: nn.Module) -> None:
+    """Move the vectors of plain power iteration, which follow each update of the weights of `network`."""
+    for _, layer, norm in normalized_layers(network):
+        norm.estimator.after_update(trained_weight(layer))
 
 
 def frozen(*networks: nn.Module) -> contextlib.AbstractContextManager[None]:

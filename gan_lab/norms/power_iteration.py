@@ -11,8 +11,9 @@ What it computes next to these is tiny, and costs by the number of its operation
 take it together.
 """
 
+import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -34,28 +35,34 @@ class LinearMap(Protocol):
         """Aᵀ, `[B, *output] -> [B, *input]`."""
 
 
+class Iterates(NamedTuple):
+    """What an iteration of L maps has found."""
+
+    sigmas: Tensor  # [L], how much each map stretches its first vector
+    u: list[Tensor]  # of each map, as it holds them now, in memory of their own
+    v: list[Tensor]
+
+
 @torch.no_grad()
 @full_precision()  # whatever the network's own convolutions are allowed
-def power_iterate(maps: Sequence[tuple[LinearMap, Tensor]]) -> list[Tensor]:
-    """One iteration of each map with its weight, in place; returns how much each stretches its first vector.
+def power_iterate(maps: Sequence[tuple[LinearMap, Tensor]]) -> Iterates:
+    """One iteration of each map with its weight, in place.
 
-    All weights on one device and of one precision.
+    At least one map; all weights on one device and of one precision.
     """
-    if not maps:
-        return []
     vectors = [torch.cat([a.v, a.adjoint(weight, a.u)]) for a, weight in maps]
     bases = _combined(_orthonormal(_products(vectors)), vectors)
     images = [a.image(weight, basis) for (a, weight), basis in zip(maps, bases, strict=True)]
     stretches = _products(images)
 
     axes = _principal_axes(stretches)
-    moved = torch.cat([torch.zeros_like(axes[:, :1, :2]), axes[:, :1, 2:]], 2)
-    axes, _ = _unit(torch.cat([axes, moved], 1), _products(bases))
+    axes = torch.cat([axes, axes[:, :1]], 1)
+    axes[:, 2, :2].zero_()  # of the first one's combination only what it has not been made of before
+    axes, _ = _unit(axes, _products(bases))
     shares, sigmas = _unit(axes[:, :2], stretches)
-    for (a, _), v, u in zip(maps, _combined(axes, bases), _combined(shares, images), strict=True):
-        a.v.copy_(v)
-        a.u.copy_(u)
-    return list(sigmas[:, 0].unbind())
+    found = Iterates(sigmas[:, 0], _combined(shares, images), _combined(axes, bases))
+    torch._foreach_copy_([a.u for a, _ in maps] + [a.v for a, _ in maps], found.u + found.v)
+    return found
 
 
 def start(a: LinearMap, weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,9 +103,9 @@ def _orthonormal(products: Tensor) -> Tensor:
     """
     lengths = _lengths(products.diagonal(dim1=1, dim2=2))
     cosines = products / (lengths.unsqueeze(1) * lengths.unsqueeze(2))
+    cosines.diagonal(dim1=1, dim2=2).add_(100 * torch.finfo(products.dtype).eps)
+    lower, _ = torch.linalg.cholesky_ex(cosines)
     identity = torch.eye(products.shape[1], dtype=products.dtype, device=products.device)
-    rounding = 100 * torch.finfo(products.dtype).eps
-    lower, _ = torch.linalg.cholesky_ex(cosines + rounding * identity)
     return torch.linalg.solve_triangular(lower, identity, upper=False) / lengths.unsqueeze(1)
 
 
@@ -116,10 +123,11 @@ def _principal_axis(matrices: Tensor) -> Tensor:
     cannot separate two eigenvalues, a combination of their vectors does as well.
     """
     tiny = torch.finfo(matrices.dtype).tiny
-    largest = matrices.abs().amax((1, 2), keepdim=True).clamp_min(tiny)
+    largest = torch.linalg.vector_norm(matrices, math.inf, (1, 2), keepdim=True).clamp_min(tiny)
     power = torch.linalg.matrix_power(matrices / largest, 32)
     diagonal, index = power.diagonal(dim1=1, dim2=2).max(1, keepdim=True)
-    axis = power.take_along_dim(index.unsqueeze(2), 2).squeeze(2) / diagonal.clamp_min(tiny)
+    column = index.unsqueeze(2).expand(-1, power.shape[1], 1)
+    axis = power.gather(2, column).squeeze(2) / diagonal.clamp_min(tiny)
     return axis / torch.linalg.vector_norm(axis, dim=1, keepdim=True).clamp_min(tiny)
 
 

@@ -15,7 +15,7 @@ from gan_lab.norms.power_iteration import power_iterate, start
 
 
 class SigmaEstimator(nn.Module):
-    """What a norm divides by: a positive scalar function of one layer's weight.
+    """What a norm divides by: a positive function of one layer's weight, a scalar unless `per_filter`.
 
     A subclass is constructed with the layer (linear or convolution, its weight initialized), from which it
     copies what it needs. One that `needs_input_size` gets the spatial sizes of the layer's input too (`()`
@@ -24,6 +24,7 @@ class SigmaEstimator(nn.Module):
 
     needs_input_size = False
     input_size: tuple[int, ...] | None = None
+    per_filter = False  # whether sigma is one number for each output filter, `[c_out]`, and no scalar
 
     def singular_values(self) -> Sequence["LargestSingularValue"]:
         """Those whose mean sigma is, so that a network's layers take what they need for them together."""
@@ -34,7 +35,11 @@ class SigmaEstimator(nn.Module):
 
         An estimator that is no mean of these overrides this, if it keeps anything, and `forward`.
         """
-        power_iterate([(value, weight) for value in self.singular_values()])
+        if values := self.singular_values():
+            power_iterate([(value, weight) for value in values])
+
+    def after_update(self, weight: Tensor) -> None:
+        """Move, in place, what follows an update of the weight; nothing here."""
 
     def forward(self, weight: Tensor) -> Tensor:
         """Sigma, a scalar, differentiable in the weight; moves nothing."""
@@ -42,6 +47,16 @@ class SigmaEstimator(nn.Module):
         if not values:
             raise NotImplementedError
         return torch.stack([value.estimate(weight) for value in values]).mean()
+
+    def prepared(self, weight: Tensor) -> Tensor:
+        """What is divided by sigma: the weight, unless a norm changes more of it than its scale."""
+        return weight
+
+    def settle(self, weight: Tensor) -> None:
+        """Change the trained weight itself, in place, before an update evaluates it; most norms do not.
+
+        The effective weight must stay as it was.
+        """
 
     def parts(self, weight: Tensor) -> dict[str, Tensor]:
         """What is logged next to sigma, by name, e.g. the two halves of the bidirectional one."""

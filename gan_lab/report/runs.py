@@ -23,7 +23,7 @@ from gan_lab.runs.directory import DIVERGED, FINISHED, RunDirectory
 
 UNKNOWN = "unknown"  # the state of a run whose status cannot be read
 IMAGES = "dataset.images"  # what the images are known by, as if it were a config key
-AXES = ("dataset", "arch", "norm", "init", "loss", "penalty", "optimizer")  # as labels name them
+AXES = ("dataset", "arch", "norm", "init", "loss", "penalty", "augment", "optimizer")  # as labels name them
 AXIS_KEYS = tuple(f"{axis}.name" for axis in AXES)
 MARKS = ("config.yaml", "status.json", "metrics.jsonl")  # a folder with any of them is a run's
 SET_ASIDE = re.compile(r"\.kept\d+")  # also where a copy of it got another name

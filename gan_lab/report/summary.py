@@ -18,7 +18,11 @@ def summary(directory: RunDirectory, state: str, history: History, was_before: b
     if status.get("reason"):
         headline += f": {status['reason']}"
     lines = ["", headline]
-    for prefix, suffix, best in (("metric/fid", "", "least"), ("metric/is", "_mean", "most")):
+    for prefix, suffix, best in (
+        ("metric/fid", "", "least"),
+        ("metric/fd", "", "least"),
+        ("metric/is", "_mean", "most"),
+    ):
         for name, seen in history.metrics.items():
             if name.startswith(prefix) and name.endswith(suffix):
                 lines.append(f"  {name:<24} last {seen.last:.3f}   best {getattr(seen, best):.3f}")

@@ -49,12 +49,20 @@ class RunDirectory:
         return self.root / "samples"
 
     @property
+    def real_images(self) -> Path:
+        return self.root / "real.png"
+
+    @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 
     @property
     def generator(self) -> Path:
         return self.root / "generator.safetensors"
+
+    @property
+    def discriminator(self) -> Path:
+        return self.root / "discriminator.safetensors"
 
     @property
     def log(self) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
@@ -71,15 +72,18 @@ class Store:
         config: Mapping[str, Any],
         state: Mapping[str, Any],
         trackers: Callable[[], Sequence[Tracker]],
+        real_images: Callable[[], np.ndarray] | None = None,
         **facts: Any,
     ) -> None:
         """Make the directory this run's to change: the record is cut to the state's, trackers start.
 
-        `state` is the checkpoint that training continues from, empty at the start; `facts` are for every
-        status (`images`, what the images are known by, for every checkpoint too).
+        `state` is the checkpoint that training continues from, empty at the start; `real_images` makes those
+        of a grid, uint8 `[N, 3, H, W]`, which is written once; `facts` are for every status (`images`, what
+        the images are known by, for every checkpoint too).
         """
         self.pending_row = state.get("unrecorded")
-        self._begin(config, state.get("iteration", 0), state.get("record_length", 0), trackers, facts)
+        iteration, length = state.get("iteration", 0), state.get("record_length", 0)
+        self._begin(config, iteration, length, trackers, real_images, facts)
 
     @on_rank_zero
     def _begin(
@@ -88,6 +92,7 @@ class Store:
         iteration: int,
         length: int,
         trackers: Callable[[], Sequence[Tracker]],
+        real_images: Callable[[], np.ndarray] | None,
         facts: dict[str, Any],
     ) -> None:
         self._facts = facts
@@ -97,6 +102,8 @@ class Store:
         self.directory.write_config(dict(config))
         if self._record.length() < length:
             log.warning("lines are missing from %s, and stay so", self.directory.metrics)
+        if real_images and not self.directory.real_images.exists():
+            write_grid(self.directory.real_images, torch.from_numpy(real_images()))
         for row in read(self.directory.metrics):
             self.history.add(row)
         self._sinks += trackers()
@@ -135,15 +142,21 @@ class Store:
         checkpoint.save(self.directory.checkpoints, state["iteration"], content, self._keep_every)
 
     @on_rank_zero
-    def write_generator(self, state: Mapping[str, Tensor], iteration: int) -> None:
-        """Write the generator's weights after so many iterations as safetensors."""
-        # Copies, because safetensors refuses what layers share, such as one γ.
-        tensors = {
-            name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
-        }
-        with replacing(self.directory.generator) as temporary:
-            # safetensors' own writer raises no OSError on a full disk.
-            temporary.write_bytes(to_safetensors(tensors, {"iteration": str(iteration)}))
+    def write_networks(
+        self, generator: Mapping[str, Tensor], discriminator: Mapping[str, Tensor], iteration: int
+    ) -> None:
+        """Write both networks' weights after so many iterations as safetensors, the generator's last."""
+        for path, state in (
+            (self.directory.discriminator, discriminator),
+            (self.directory.generator, generator),
+        ):
+            # Copies, because safetensors refuses what layers share, such as one γ.
+            tensors = {
+                name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
+            }
+            with replacing(path) as temporary:
+                # safetensors' own writer raises no OSError on a full disk.
+                temporary.write_bytes(to_safetensors(tensors, {"iteration": str(iteration)}))
 
     def write_status(self, state: str, iteration: int, reason: str = "", **details: str | int) -> None:
         """Record how the run stands, see `RunDirectory.write_status`; for rank zero, which waits for none."""

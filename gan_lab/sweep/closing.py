@@ -1,6 +1,5 @@
 """The end of a sweep: the table of its runs, the comparison page, the next commands and the exit status."""
 
-import contextlib
 import dataclasses
 import shlex
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_lab import shell
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, one_line
 from gan_lab.runs.directory import EXIT_STATUS, FAILED, INTERRUPTED, RUNNING, WRONG_CONFIG
 from gan_lab.sweep.record import Launch, Record
 
@@ -45,8 +44,7 @@ class Sweep:
         if status != STOPPED_STATUS:
             lines.append(_page(self.outputs))
         lines += [f"next: {command}  # {purpose}" for command, purpose in self._next(entries).items()]
-        with contextlib.suppress(OSError):  # nobody may be listening
-            print(*lines, sep="\n")
+        print(*lines, sep="\n")
         return max([status, *(_exit_status(entry.state) for entry in entries)])
 
     def _entries(self) -> list["Progress"]:
@@ -118,4 +116,4 @@ def _page(outputs: Path) -> str:
 
         return f"comparison of all runs in {outputs}: {write_page(outputs, outputs / 'report.html')}"
     except Exception as error:  # the runs are what counts
-        return f"no comparison page: {' '.join(str(error).split())}"
+        return f"no comparison page: {one_line(error)}"

@@ -34,6 +34,12 @@ class Tracker(Protocol):
         """The run ends in this state; write out everything."""
 
 
+def display_name(directory: Path, target: str, given: object) -> str:
+    """What W&B calls a run: `tracker.name` where W&B's tracker was given one, else the end of its path."""
+    is_given = target.endswith(".WandbTracker") and given not in (None, "wandb")
+    return str(given) if is_given else "/".join(directory.parts[-4:])
+
+
 def reason(error: Exception) -> str:
     """The first line of what an error says, or its kind where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

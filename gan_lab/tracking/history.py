@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+DISTANCES = ("metric/fid", "metric/fd_")  # FID, and Fréchet distances of other judges than Inception
+
 
 @dataclass
 class Extremes:
@@ -44,8 +46,20 @@ class History:
 
     @property
     def fid(self) -> float | None:
-        """The last FID, of the first protocol that measured any."""
-        return next((seen.last for name, seen in self.metrics.items() if name.startswith("metric/fid")), None)
+        """The last FID, or other Fréchet distance, of the first protocol that measured any."""
+        return next((seen.last for name, seen in self.metrics.items() if name.startswith(DISTANCES)), None)
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The least FID and KID and the highest IS: `best/fid`, `best/is_digits_mean`."""
+        found = {}
+        for name, seen in self.metrics.items():
+            kind = name.removeprefix("metric/")
+            if kind.startswith(("fid", "fd_", "kid")) and not kind.endswith("_std"):
+                found[f"best/{kind}"] = seen.least
+            elif kind.startswith("is_") and not kind.endswith("_std"):
+                found[f"best/{kind}"] = seen.most
+        return found
 
     @property
     def images_per_s(self) -> float | None:

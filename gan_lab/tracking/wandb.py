@@ -7,15 +7,18 @@ import math
 import os
 import secrets
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gan_lab.tracking.base import RunInfo, reason
 from gan_lab.tracking.history import History
 from gan_lab.tracking.ledger import CONSTANT, Event, Ledger, events
+from gan_lab.tracking.outages import Outages
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +27,13 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 LOOK_TIMEOUT = 5  # seconds for the server's first sign of life
 CONNECTION_TIMEOUT = 30  # seconds to start a run there before it is kept offline
-UPLOAD_TIMEOUT = 120  # seconds, at a run's end, for what is not uploaded yet
+UPLOAD_TIMEOUT = 120  # seconds for what is not uploaded yet, at a run's end; in a sweep, for all its waits
+LEAST_WAIT = 10  # seconds, at a run's end, where a sweep has used up its own and the server answers
 LEDGER = "wandb-sent.txt"
 AXES = ("dataset", "arch", "norm", "loss", "optimizer")
 LATER = "scripts/sync_wandb.py uploads what is missing"
 
-_unusable: dict[str, str] = {}  # servers that failed this process once, and why: no other run waits for them
+_unusable: dict[str, str] = {}  # outside sweeps: servers that failed this process once, and why
 
 
 def effective_mode(mode: str) -> str:
@@ -78,10 +82,10 @@ class _Relay:
 _relay = _Relay()
 
 
-def _silence(url: str) -> str:
+def _silence(url: str, seconds: float) -> str:
     """Why a server gives no sign of life; empty where it answers anything at all."""
     try:
-        urllib.request.urlopen(f"{url}/healthz", timeout=LOOK_TIMEOUT).close()
+        urllib.request.urlopen(f"{url}/healthz", timeout=seconds).close()
     except urllib.error.HTTPError:
         return ""
     except (OSError, ValueError) as error:
@@ -110,6 +114,7 @@ class WandbTracker:
         tags: Sequence[str] | str | None = None,
         notes: str | None = None,
         job_type: str = "train",
+        artifact: bool = False,
         live: bool = True,
         files: Path | None = None,
     ) -> None:
@@ -118,10 +123,14 @@ class WandbTracker:
         wandb.finish(exit_code=1)  # a run of this process that failed may still be open
         if tags is None:
             tags = [run.config[axis]["name"] for axis in AXES if axis in run.config]
-        self._info, self._live, self._wandb = run, live, wandb
+        self._info, self._live, self._wandb, self._artifact = run, live, wandb, artifact
         self._history = History()
         self._summary: dict[str, Any] = {}
+        self._generator: Path | None = None
+        self._real: Path | None = run.directory / "real.png"  # goes with the first grid of samples
         self._refusals = _relay.refusals
+        self.is_whole = True  # at the end: whether nothing was refused
+        self._outages = Outages(UPLOAD_TIMEOUT)
         self._has: set[str] = set()  # keys of what W&B has, or has been given
         agent = os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID")
         self._ledger = Ledger(run.directory / LEDGER, run.id, (live and agent) or "")
@@ -140,9 +149,7 @@ class WandbTracker:
                 silent=True,
                 console="off",
                 disable_git=True,
-                init_timeout=CONNECTION_TIMEOUT,
-                finish_timeout=UPLOAD_TIMEOUT,
-                finish_timeout_raises=True,
+                finish_timeout=UPLOAD_TIMEOUT,  # where this process is left with a run that is open
             ),
         }
         self._start(effective_mode(mode))
@@ -179,8 +186,14 @@ class WandbTracker:
         import wandb
 
         self._server = wandb.setup().settings.base_url
-        if mode == "online" and (problem := _unusable.get(self._server) or _silence(self._server)):
-            mode = self._without(problem)
+        known = _unusable.get(self._server) or self._outages.problem(self._server)
+        if mode == "online" and known:
+            mode = self._without(known)
+        begin, left = time.monotonic(), self._outages.left(self._server)
+        if mode == "online" and (problem := _silence(self._server, min(LOOK_TIMEOUT, left))):
+            mode = self._without(problem, time.monotonic() - begin)
+        timeout = min(CONNECTION_TIMEOUT, left) if mode == "online" else CONNECTION_TIMEOUT
+        self._options["settings"].init_timeout = timeout
         try:
             run = wandb.init(mode=mode, id=self._ledger.id, **self._options)  # type: ignore[arg-type]
         except Exception as error:
@@ -188,7 +201,7 @@ class WandbTracker:
                 raise
             refused = any(f"error {status}" in str(error) for status in (401, 403))
             problem = "refuses this API key, see `wandb login --relogin`" if refused else "cannot be used"
-            mode = self._without(f"{problem} ({reason(error)})")
+            mode = self._without(f"{problem} ({reason(error)})", time.monotonic() - begin)
             wandb.teardown()  # the start that failed would hold on to the run's id
             run = wandb.init(mode=mode, id=self._ledger.id, **self._options)  # type: ignore[arg-type]
         wandb.termsetup(wandb.Settings(silent=True), _relay)  # which a start may have reset
@@ -196,13 +209,22 @@ class WandbTracker:
         run.define_metric("*", step_metric="iteration")
         return run
 
-    def _without(self, problem: str) -> str:
-        """The mode instead of online, with a warning."""
-        _unusable[self._server] = problem
+    def _without(self, problem: str, waited: float | None = None) -> str:
+        """The mode instead of online, with a warning; `waited`: the seconds that it took to find out."""
+        if waited is not None:
+            self._remember(problem, waited)
         if not self._live:
             raise ConnectionError(f"W&B {problem}")
         log.warning("W&B %s: this run is kept offline; %s.", problem, LATER)
         return "offline"
+
+    def _remember(self, problem: str, waited: float) -> None:
+        """For other runs: the server has failed."""
+        if not self._outages.are_shared:
+            _unusable[self._server] = problem
+            return
+        with contextlib.suppress(OSError):
+            self._outages.add(self._server, problem, waited)
 
     # --- what is logged
 
@@ -217,40 +239,31 @@ class WandbTracker:
         row = {name: math.nan if value is None else value for name, value in event.values.items()}
         self._history.add({"iteration": event.iteration, **event.values})
         curves = {name: value for name, value in row.items() if not CONSTANT.match(name)}
-        figures = {name: seen.last for name, seen in self._history.metrics.items()} | self._best()
+        figures = {name: seen.last for name, seen in self._history.metrics.items()} | self._history.best
         before = self._summary
         self._summary = {**before, **row, **figures}
         if event.key not in self._has and (curves or event.grid):
             self._has.add(event.key)
             if self._online:
                 self._ledger.add(event.key)
-            picture = {"samples": self._wandb.Image(str(event.grid))} if event.grid else {}
-            self._run.log({"iteration": event.iteration, **curves, **picture})
+            self._run.log({"iteration": event.iteration, **curves, **self._pictures(event)})
+        if event.grid:
+            self._real = None
         changed = {k: v for k, v in self._summary.items() if k not in curves and before.get(k) != v}
         if changed or any(name.startswith("metric/") for name in curves):
             self._run.summary.update(changed | figures)
 
-    def _best(self) -> dict[str, float]:
-        """The least FID and KID and the highest IS of the whole record: `best/fid`, `best/is_digits_mean`."""
-        best = {}
-        for name, seen in self._history.metrics.items():
-            kind = name.removeprefix("metric/")
-            if kind.startswith(("fid", "kid")) and not kind.endswith("_std"):
-                best[f"best/{kind}"] = seen.least
-            elif kind.startswith("is_") and not kind.endswith("_std"):
-                best[f"best/{kind}"] = seen.most
-        return best
+    def _pictures(self, event: Event) -> dict[str, Any]:
+        """The event's grid, and next to the first one of the run the real images."""
+        real = self._real if self._real and self._real.exists() else None
+        paths = {"samples": event.grid, "real": real} if event.grid else {}
+        return {name: self._wandb.Image(str(path)) for name, path in paths.items() if path}
 
     # --- the end
 
     def tag_abandoned(self) -> None:
         """Mark the run in W&B as one that another has replaced."""
         self._run.tags = tuple(dict.fromkeys([*(self._run.tags or ()), "abandoned"]))
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether nothing was refused so far."""
-        return _relay.refusals == self._refusals
 
     def finish(self, state: str) -> None:
         try:
@@ -265,6 +278,7 @@ class WandbTracker:
             self._run.mark_preempting()
         if state == "diverged" and self._live and self._online:
             self._run.alert(f"{self._info.name} diverged", why or state, level="ERROR")
+        self._generator = self._info.directory / "generator.safetensors" if state == "finished" else None
         try:
             self._wait(0 if state == "finished" else 1)
         except KeyboardInterrupt:
@@ -274,21 +288,62 @@ class WandbTracker:
                 raise
 
     def _wait(self, exit_code: int) -> None:
-        problem = self._online and _silence(self._server)
-        if problem:
-            print(
-                f"W&B {problem}: waiting up to {UPLOAD_TIMEOUT} s, Ctrl-C stops that",
-                file=sys.stderr,
-                flush=True,
-            )
+        """Wait until all is uploaded, UPLOAD_TIMEOUT seconds at most."""
+        begin, problem = time.monotonic(), ""
+        left = self._outages.left(self._server)
+        if self._online:
+            problem = _silence(self._server, min(LOOK_TIMEOUT, max(left, 1)))
+        seconds = left if problem else max(left, LEAST_WAIT)
+        if problem and seconds:
+            said = f"W&B {problem}: waiting up to {seconds:.0f} s, Ctrl-C stops that"
+            print(said, file=sys.stderr, flush=True)
         try:
-            self._run.finish(exit_code=exit_code)
+            _within(begin + seconds - time.monotonic(), lambda: self._upload(exit_code))
         except TimeoutError as error:
             _wait_no_more()
-            _unusable[self._server] = problem or f"took no uploads ({reason(error)})"
+            waited = time.monotonic() - begin
+            self._remember(problem or f"took no uploads ({reason(error)})", waited)
             if not self._live:
                 raise
-            log.warning("W&B did not take all in %d s; %s.", UPLOAD_TIMEOUT, LATER)
+            log.warning("W&B did not take all in %.0f s; %s.", waited, LATER)
+
+    def _upload(self, exit_code: int) -> None:
+        if self._artifact and self._generator and self._generator.exists():
+            self._log_generator(self._generator)
+        self._run.finish(exit_code=exit_code)
+        self.is_whole = self.is_whole and _relay.refusals == self._refusals
+
+    def _log_generator(self, weights: Path) -> None:
+        """The final generator as an artifact; W&B makes no second version of what it has already."""
+        figures = {name: seen.last for name, seen in self._history.metrics.items()}
+        generator = self._wandb.Artifact(f"generator-{self._ledger.id}", "model", metadata=figures)
+        generator.add_file(str(weights), policy="immutable", skip_cache=True)
+        try:
+            logged = self._run.log_artifact(generator)
+            if self._online:
+                logged.wait()
+        except Exception as error:
+            self.is_whole = False
+            log.warning("W&B did not take the generator (%s); %s.", reason(error), LATER)
+
+
+def _within(seconds: float, work: Callable[[], None]) -> None:
+    """Do `work` in a thread; raises what it raises, and TimeoutError where it takes longer."""
+    raised: list[BaseException] = []
+
+    def catching() -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=catching, name="wandb-uploads", daemon=True)
+    thread.start()
+    thread.join(max(0.0, seconds))
+    if thread.is_alive():
+        raise TimeoutError(f"not done in {seconds:g} s")
+    if raised:
+        raise raised[0]
 
 
 def _wait_no_more() -> None:

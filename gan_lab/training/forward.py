@@ -1,5 +1,8 @@
 """How a training pass through a network is computed: its precision, compiled or not."""
 
+import contextlib
+import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,18 +12,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from gan_lab import norms
+from gan_lab.archs.convolutions import Conv2d, ConvTranspose2d
+from gan_lab.layers import WEIGHTED, weighted_layers
 
 
 @dataclass(frozen=True)
 class Execution:
-    """The choices of `train.precision`, `train.compile` and `train.cuda_graphs`."""
+    """The choices of `train.precision` and `train.compile`."""
 
     precision: str = "fp32"  # fp32 | bf16: convolutions and matrix products by autocast
     compile: bool = False
-    cuda_graphs: bool = False  # of the compiled passes, forward and backward
 
 
 IN_FULL_PRECISION = Execution()
+
+# What layers compute with their weights only in the precision that autocast has given these.
+_CAST_BY_AUTOCAST = {kind.forward for kind in (*WEIGHTED, Conv2d, ConvTranspose2d)}
 
 
 class Forward:
@@ -36,7 +43,9 @@ class Forward:
             "dtype": torch.bfloat16,
             "enabled": execution.precision == "bf16",
         }
-        self._compiled = _compiled(network, execution.cuda_graphs) if execution.compile else None
+        # A compiled pass cannot be differentiated twice, as gradient normalization is.
+        compiles = execution.compile and not isinstance(network, norms.GradientNormalized)
+        self._compiled = _compiled(network) if compiles else None
 
     def __call__(self, *batch: Tensor) -> Tensor:
         if self._compiled is None:
@@ -50,8 +59,81 @@ class Forward:
 
     def uncompiled(self, *batch: Tensor) -> Tensor:
         """The same pass as operations that can be differentiated twice, which a compiled one cannot."""
-        with torch.autocast(**self._autocast):
+        with torch.autocast(**self._autocast), self._cast_weights():
             return self.network(*batch).float()
+
+    def _cast_weights(self) -> contextlib.AbstractContextManager[None]:
+        if not self._autocast["enabled"]:
+            return contextlib.nullcontext()
+        return cast_weights(self.network, self._autocast["dtype"])
+
+
+@contextlib.contextmanager
+def cast_weights(network: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Inside the block weights and biases are of `dtype`, cast together; their gradients are cast back.
+
+    To the numbers that autocast, which casts each by itself, gives their layers. That is left those that
+    compute by themselves, or whose weights something else than a norm makes.
+    """
+    places: list[tuple[dict[str, Any], str]] = []  # where the tensors stand: a name in a dictionary
+    normalized = not norms.has_other_parametrizations(network)  # else effective weights are PyTorch's to keep
+    for _, layer in weighted_layers(network):
+        if type(layer).forward in _CAST_BY_AUTOCAST:
+            places += [(layer._parameters, "weight"), (layer._parameters, "bias")]
+            if normalized and (norm := norms.sole_norm(layer)):
+                places.append((vars(norm), "effective"))
+    places = [(place, name) for place, name in places if _is_full(place.get(name))]
+    full = [place[name] for place, name in places]
+    for (place, name), cast in zip(places, _Cast.apply(dtype, *full) if full else (), strict=True):
+        place[name] = cast
+    try:
+        yield
+    finally:
+        for (place, name), tensor in zip(places, full, strict=True):
+            place[name] = tensor
+
+
+def _is_full(tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.dtype == torch.float32
+
+
+class _Cast(torch.autograd.Function):
+    """Tensors of one precision in another, all in one operation."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.before = tensors[0].dtype
+        cast = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
+        torch._foreach_copy_(cast, tensors)
+        return tuple(cast)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        there = [gradient for gradient in gradients if gradient is not None]
+        cast = iter(_Cast.apply(ctx.before, *there) if there else ())
+        return None, *(None if gradient is None else next(cast) for gradient in gradients)
+
+
+def needs_labels(network: nn.Module) -> bool:
+    """Whether a network is called with classes after its images or latents."""
+    kind = network.plain_class() if isinstance(network, norms.GradientNormalized) else type(network)
+    parameters = inspect.signature(kind.forward).parameters.values()
+    required = [p for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    return len(required) > 2  # next to `self`
+
+
+@contextlib.contextmanager
+def no_statistics(network: nn.Module) -> Iterator[None]:
+    """Batch norms normalize by their batch inside the block, and keep nothing of it for eval mode."""
+    keeping = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for module in keeping:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in keeping:
+            module.track_running_stats = True
 
 
 def scores_are_per_sample(discriminator: nn.Module, images: Tensor, *labels: Tensor) -> bool:
@@ -73,9 +155,9 @@ def scores_are_per_sample(discriminator: nn.Module, images: Tensor, *labels: Ten
     return bool(gradient[0].any() and not gradient[1:].any())
 
 
-def _compiled(network: nn.Module, cuda_graphs: bool) -> Any:
+def _compiled(network: nn.Module) -> Any:
     # Backward passes would else free what the probes differentiate a second time.
     torch._functorch.config.donated_buffer = False
     # With and without gradients, in a D or a G step: beyond this many variants it gives up in silence.
     torch._dynamo.config.recompile_limit = 64
-    return torch.compile(network, dynamic=False, mode="reduce-overhead" if cuda_graphs else None)
+    return torch.compile(network, dynamic=False)

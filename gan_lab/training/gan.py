@@ -7,7 +7,8 @@ never makes the host wait for the device: so it can be recorded and replayed.
 
 import contextlib
 import enum
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
@@ -23,7 +24,8 @@ from gan_lab.norms.bounds import PatchNorms
 from gan_lab.rng import stream
 from gan_lab.training.ahead import Ahead
 from gan_lab.training.ema import ExponentialMovingAverage
-from gan_lab.training.forward import IN_FULL_PRECISION, Execution, Forward
+from gan_lab.training.forward import IN_FULL_PRECISION, Execution, Forward, no_statistics
+from gan_lab.training.memory import SideStream, load_optimizer, load_scheduler
 from gan_lab.training.samples import generate
 
 
@@ -35,13 +37,15 @@ class Loss(Protocol):
 
 
 class Penalty(Protocol):
-    """A term of the discriminator's loss that sees the discriminator itself, see `gan_lab.penalties`."""
+    """A term of the discriminator's loss that sees the discriminator itself, see `gan_lab.penalties`.
+
+    It may have `of_weights` (true: it sees the network, not its scores) and `every` (iterations between its
+    payments).
+    """
 
     def draw(self, count: int, rng: torch.Generator) -> Tensor | None: ...
 
-    def __call__(
-        self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, noise: Tensor | None
-    ) -> Tensor: ...
+    def __call__(self, discriminator: Any, real: Tensor, fake: Tensor, noise: Tensor | None) -> Tensor: ...
 
 
 class Augmentation(Protocol):
@@ -74,6 +78,17 @@ class UpdateInputs:
     penalty: Tensor | None  # the penalty's numbers
     augment_real: Tensor | None  # the augmentation's numbers, for real and for generated images
     augment_fake: Tensor | None
+    is_penalized: bool = False  # a penalty that is not paid leaves out its operations: updates of two kinds
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "UpdateInputs":
+        """The same with `function` of each tensor."""
+        changes: dict[str, Any] = {
+            name: function(one) for name, one in vars(self).items() if isinstance(one, Tensor)
+        }
+        return replace(self, **changes)
+
+
+TENSORS = tuple(one.name for one in fields(UpdateInputs) if one.name != "is_penalized")
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,28 @@ class IterationInputs:
 
     discriminator: tuple[UpdateInputs, ...]
     generator: UpdateInputs
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "IterationInputs":
+        """The same with `function` of each tensor."""
+        return IterationInputs(
+            tuple(one.map(function) for one in self.discriminator), self.generator.map(function)
+        )
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them, in a fixed order."""
+        updates = (*self.discriminator, self.generator)
+        return [one for update in updates for one in vars(update).values() if isinstance(one, Tensor)]
+
+    @property
+    def kind(self) -> Hashable:
+        """Of two iterations with the same kind an update is the same operations."""
+        updates = (*self.discriminator, self.generator)
+        return tuple(
+            (one.shape, one.dtype) if isinstance(one, Tensor) else one
+            for update in updates
+            for one in vars(update).values()
+        )
 
 
 @dataclass(eq=False)
@@ -109,13 +146,20 @@ class Gan:
     ema: ExponentialMovingAverage | None = None
     execution: Execution = IN_FULL_PRECISION
     concatenate_real_and_fake: bool = False  # in one pass through D, see `scores_are_per_sample`
+    reuse_latents: bool = False  # the generator's update takes those of the last discriminator update
+    bn_in_d_updates: bool = True  # the generator's batch norms keep statistics of these passes too
     iteration: int = 0  # finished so far
 
     def __post_init__(self) -> None:
         self.device = self.batches.device
+        self._penalty_every = getattr(self.penalty, "every", 1)
         self.generator_sees_real = getattr(self.loss, "generator_sees_real", False)
         if len(self.batches.sizes) != self.n_dis + self.generator_sees_real:
             raise ValueError(f"{len(self.batches.sizes)} batches an iteration for {self.n_dis} updates of D")
+        if self.reuse_latents and self.g_batch_size != self.batches.sizes[self.n_dis - 1]:
+            raise ValueError("latents are reused in batches of one size")
+        self.loads = 0  # of states, by which optimizers' memory becomes another
+        self._side_stream = SideStream(self.device)  # for the norms' small operations next to a pass of G
         self._make_images = Forward(self.generator, self.device, self.execution)
         self._score = Forward(self.discriminator, self.device, self.execution)
         self._host_inputs = Ahead(self._draw_on_host)
@@ -128,12 +172,16 @@ class Gan:
 
     def draw(self, iteration: int) -> IterationInputs:
         """The inputs of an iteration, a function of (seed, iteration)."""
-        tensors, count = self._host_inputs(iteration)(), len(fields(UpdateInputs))
-        updates = [UpdateInputs(*tensors[i : i + count]) for i in range(0, len(tensors), count)]  # type: ignore[arg-type]
-        *of_discriminator, of_generator = (
-            update if update.real is None else replace(update, real=self.batches.images(update.real))
-            for update in updates
-        )
+        tensors = iter(self._host_inputs(iteration)())
+        updates = []
+        for step in range(self.n_dis + 1):
+            drawn: dict[str, Any] = dict(zip(TENSORS, tensors, strict=False))
+            if drawn["real"] is not None:
+                drawn["real"] = self.batches.images(drawn["real"])
+            updates.append(UpdateInputs(**drawn, is_penalized=self._is_penalized(iteration, step)))
+        *of_discriminator, of_generator = updates
+        if self.reuse_latents:
+            of_generator = replace(of_generator, latents=of_discriminator[-1].latents)
         return IterationInputs(tuple(of_discriminator), of_generator)
 
     def drawing_ahead(self) -> contextlib.AbstractContextManager[None]:
@@ -142,7 +190,7 @@ class Gan:
         return self._host_inputs.running() if waits_for_host else contextlib.nullcontext()
 
     def _draw_on_host(self, iteration: int) -> Upload:
-        """The fields of an iteration's `UpdateInputs`, one after the other, ready for the device.
+        """The tensors of an iteration's `UpdateInputs`, one after the other, ready for the device.
 
         In the place of real images stands what `Batches.images` makes them of.
         """
@@ -150,41 +198,52 @@ class Gan:
         if not self.generator_sees_real:
             drawn.append((None, self.batches.draw_labels(iteration, self.n_dis, self.g_batch_size)))
         sizes = [*self.batches.sizes[: self.n_dis], self.g_batch_size]
-        updates = [
-            self._inputs(iteration, step, size, real, labels)
-            for step, (size, (real, labels)) in enumerate(zip(sizes, drawn, strict=True))
-        ]
-        return prepare_upload([value for update in updates for value in vars(update).values()], self.device)
+        tensors: list[Tensor | None] = []
+        for step, (size, (real, labels)) in enumerate(zip(sizes, drawn, strict=True)):
+            tensors += self._tensors(iteration, step, size, real, labels)
+        return prepare_upload(tensors, self.device)
 
-    def _inputs(
+    def _is_penalized(self, iteration: int, step: int) -> bool:
+        return self.penalty is not None and step < self.n_dis and iteration % self._penalty_every == 0
+
+    def _tensors(
         self, iteration: int, step: int, count: int, real: Tensor | None, labels: Tensor | None
-    ) -> UpdateInputs:
+    ) -> list[Tensor | None]:
+        """Those of one update's `UpdateInputs`, in its order, on the host."""
+
         def drawn(draw: Callable[[int, torch.Generator], Tensor | None], purpose: str) -> Tensor | None:
             numbers = draw(count, stream(self.seed, purpose, iteration, step))
             return None if numbers is None else local_shard(numbers)
 
-        latents = drawn(lambda count, rng: torch.randn(count, self.latent_dim, generator=rng), "latents")
-        assert latents is not None
         augment = self.augmentation.draw if self.augmentation else None
-        return UpdateInputs(
-            latents=latents,
-            real=real,
-            labels=labels,
-            penalty=drawn(self.penalty.draw, "penalty") if self.penalty and step < self.n_dis else None,
-            augment_real=drawn(augment, "augmentation of real images") if augment else None,
-            augment_fake=drawn(augment, "augmentation of generated images") if augment else None,
-        )
+        penalty = self.penalty.draw if self.penalty and self._is_penalized(iteration, step) else None
+        return [
+            drawn(lambda count, rng: torch.randn(count, self.latent_dim, generator=rng), "latents"),
+            real,
+            labels,
+            drawn(penalty, "penalty") if penalty else None,
+            drawn(augment, "augmentation of real images") if augment else None,
+            drawn(augment, "augmentation of generated images") if augment else None,
+        ]
 
     def update(self, inputs: IterationInputs, measure: Measure = Measure.NOTHING) -> dict[str, Tensor]:
         """One iteration: the discriminator's updates, then the generator's; returns the last ones' values."""
+        values = self.steps(inputs, measure)
+        self.advance()
+        return values
+
+    def steps(self, inputs: IterationInputs, measure: Measure = Measure.NOTHING) -> dict[str, Tensor]:
+        """What an iteration computes on the device."""
         *first, last = inputs.discriminator
         for one in first:
             self.discriminator_step(one)
-        values = self.discriminator_step(last, measure) | self.generator_step(inputs.generator, measure)
+        return self.discriminator_step(last, measure) | self.generator_step(inputs.generator, measure)
+
+    def advance(self) -> None:
+        """What an iteration changes on the host: learning rates, and how many there were."""
         for scheduler in self.lr_schedulers.values():
             scheduler.step()
         self.iteration += 1
-        return values
 
     def discriminator_step(
         self, inputs: UpdateInputs, measure: Measure = Measure.NOTHING
@@ -194,23 +253,30 @@ class Gan:
         audit = measure == Measure.AUDIT and probes.is_finite(self.discriminator)
         assert inputs.real is not None
         labels = () if inputs.labels is None else (inputs.labels,)
-        with torch.no_grad(), norms.frozen(self.generator):
-            fake = self._make_images(inputs.latents, *labels)
-        # Detached, so that the inputs stay as they are where nothing augments them.
-        real = self._augmented(inputs.real, inputs.augment_real).detach().requires_grad_(bool(measure))
-        fake = self._augmented(fake, inputs.augment_fake).detach().requires_grad_(bool(measure))
+        statistics = contextlib.nullcontext() if self.bn_in_d_updates else no_statistics(self.generator)
         patches = PatchNorms(self.discriminator if audit else None)
         penalties: dict[str, Tensor] = {}
-        with norms.cached_weights(self.discriminator):  # one normalization for all passes
+        with contextlib.ExitStack() as stack:
+            with self._side_stream.fork():
+                stack.enter_context(norms.cached_weights(self.discriminator))  # once for all passes
+            with torch.no_grad(), norms.cached_weights(self.generator, update=False), statistics:
+                fake = self._make_images(inputs.latents, *labels)
+            self._side_stream.join()
+            # Detached, so that the inputs stay as they are where nothing augments them.
+            real = self._augmented(inputs.real, inputs.augment_real).detach().requires_grad_(bool(measure))
+            fake = self._augmented(fake, inputs.augment_fake).detach().requires_grad_(bool(measure))
             with patches:
                 if self.concatenate_real_and_fake:
                     scores = [self._score(torch.cat([real, fake]), *(torch.cat([y, y]) for y in labels))]
                 else:
                     scores = [self._score(images, *labels) for images in (real, fake)]
-            if self.penalty is not None:
-                score = self._score.uncompiled
-                conditional = (lambda images: score(images, *labels)) if labels else score
-                penalties = {"loss/penalty": self.penalty(conditional, real, fake, inputs.penalty)}
+            if self.penalty is not None and inputs.is_penalized:
+                seen: Any = self._score.uncompiled
+                if getattr(self.penalty, "of_weights", False):
+                    seen = self.discriminator
+                elif labels:
+                    seen = functools.partial(_with_labels, seen, labels)
+                penalties = {"loss/penalty": self.penalty(seen, real, fake, inputs.penalty)}
         real_scores, fake_scores = torch.cat(scores).chunk(2)
         loss, terms = self.loss.discriminator(real_scores, fake_scores), {}
         if not isinstance(loss, Tensor):
@@ -229,7 +295,7 @@ class Gan:
         if measure:
             measured |= probes.slopes(real_scores, real, "real") | probes.slopes(fake_scores, fake, "fake")
         score_gradients = None  # a penalty's share of the gradient has no bound
-        if audit and self.penalty is None:
+        if audit and not penalties:
             score_gradients = torch.autograd.grad(loss, scores, retain_graph=True)
         self.d_optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -242,21 +308,27 @@ class Gan:
         if audit:
             image, of_image = real[:1].detach(), [y[:1] for y in labels]
             measured |= probes.audited(self.discriminator, image, patches, score_gradients, *of_image)
+            measured |= probes.curvature(
+                self.discriminator,
+                lambda score: self._of_scores(score(real, *labels), score(fake, *labels)),
+            )
         self.d_optimizer.step()
+        norms.after_update(self.discriminator)
         return {name: value.detach() for name, value in (values | measured).items()}
 
     def generator_step(self, inputs: UpdateInputs, measure: Measure = Measure.NOTHING) -> dict[str, Tensor]:
         """One generator update; the discriminator's weights get no gradient, its norms do not move."""
         labels = () if inputs.labels is None else (inputs.labels,)
-        for parameter in self._trained:
-            parameter.requires_grad_(False)
-        with norms.cached_weights(self.discriminator, update=False), norms.cached_weights(self.generator):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_without_gradient(self._trained))
+            with self._side_stream.fork():
+                stack.enter_context(norms.cached_weights(self.discriminator, update=False))
+            stack.enter_context(norms.cached_weights(self.generator))
             fake = self._augmented(self._make_images(inputs.latents, *labels), inputs.augment_fake)
+            self._side_stream.join()
             scores = [self._score(fake, *labels)]
             if inputs.real is not None:
                 scores.append(self._score(self._augmented(inputs.real, inputs.augment_real), *labels))
-        for parameter in self._trained:
-            parameter.requires_grad_(True)
         loss = self.loss.generator(*scores)
         self.g_optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -266,9 +338,15 @@ class Gan:
             with norms.frozen(self.generator):
                 values |= probes.sigmas(self.generator, prefix="g.")
         self.g_optimizer.step()
+        norms.after_update(self.generator)
         if self.ema:
             self.ema.update(self.generator)
         return {name: value.detach() for name, value in values.items()}
+
+    def _of_scores(self, real: Tensor, fake: Tensor) -> Tensor:
+        """The discriminator's loss without its penalty."""
+        loss = self.loss.discriminator(real, fake)
+        return loss if isinstance(loss, Tensor) else loss[0] + loss[1]
 
     def _augmented(self, images: Tensor, numbers: Tensor | None) -> Tensor:
         return images if self.augmentation is None else self.augmentation(images, numbers)
@@ -291,8 +369,14 @@ class Gan:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state; raises RuntimeError, KeyError or the like if it is of other networks."""
         for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+            if isinstance(part, torch.optim.Optimizer):
+                load_optimizer(part, state[name])
+            elif isinstance(part, LRScheduler):
+                load_scheduler(part, state[name])
+            else:
+                part.load_state_dict(state[name])
         self.iteration = state["iteration"]
+        self.loads += 1
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -303,3 +387,18 @@ class Gan:
             **self.lr_schedulers,
             **({"ema": self.ema} if self.ema else {}),
         }
+
+
+@contextlib.contextmanager
+def _without_gradient(parameters: Sequence[Tensor]) -> Iterator[None]:
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def _with_labels(score: Callable[..., Tensor], labels: tuple[Tensor, ...], images: Tensor) -> Tensor:
+    return score(images, *labels)

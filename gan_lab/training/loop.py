@@ -12,7 +12,8 @@ from torch import Tensor
 
 from gan_lab.runs.store import Store
 from gan_lab.training.divergence import Diverged, DivergenceMonitor
-from gan_lab.training.gan import Gan, Measure
+from gan_lab.training.gan import Gan, IterationInputs, Measure
+from gan_lab.training.graph import GraphedUpdate
 
 
 class Interrupted(Exception):
@@ -78,21 +79,27 @@ def train(
     intervals: Intervals,  # how long, and how many iterations lie between what
     monitor: DivergenceMonitor,  # looks for losses, scores and weights that are not sound
     stop_requested: Callable[[], str | None],  # the signal to stop for; all ranks ask at the same time
+    graphed: GraphedUpdate | None = None,  # `gan.update` seen by the monitor, as a graph
 ) -> None:
     """Train to the last iteration. Raises Interrupted or Diverged, with a checkpoint written."""
+
+    def update_and_see(inputs: IterationInputs, measure: Measure) -> Mapping[str, Tensor]:
+        values = gan.update(inputs, measure)
+        monitor.see(values)
+        return values
 
     def sample(start: int, stop: int) -> Tensor:
         if signal := stop_requested():  # judging can take minutes: a request to stop does not wait for it
             raise Interrupted(f"stopped by {signal} in the metrics of iteration {gan.iteration}")
         return gan.sample(start, stop)
 
+    update = graphed or update_and_see
     clock = Clock(gan.device, gan.iteration, images_per_iteration=sum(gan.batches.sizes[: gan.n_dis]))
     pending = store.pending_row
     while pending is not None or gan.iteration < intervals.iterations:
         if pending is None:
             due = intervals.due(gan.iteration + 1)
-            values = gan.update(gan.draw(gan.iteration + 1), due.measure)
-            monitor.see(values)
+            values = update(gan.draw(gan.iteration + 1), due.measure)
             row = to_floats(values) | clock.lap(gan.iteration) if due.log else {}
         else:  # a run that was stopped while this iteration was judged: what is left of it is its record
             due, row, pending = intervals.due(gan.iteration), pending, None

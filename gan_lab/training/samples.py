@@ -29,7 +29,7 @@ def generate(
     was_training = generator.training
     generator.eval()
     with torch.no_grad():
-        classes = () if labels is None else (labels,)
+        classes = () if labels is None else (labels.to(device),)
         images = to_pixels(generator(upload(torch.stack(rows), device), *classes))
     generator.train(was_training)
     return images

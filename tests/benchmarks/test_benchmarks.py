@@ -167,7 +167,7 @@ def test_training_rows(tiny: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_norm_probe_and_growth_rows(tiny: None) -> None:
-    for function in (steps.norms, steps.probes):
+    for function in (steps.norms, steps.rivals, steps.probes):
         (measurement,) = [some for some in MEASUREMENTS if some.rows is function]
         assert names(list(function(rounds=1))) == set(measurement.names)
     assert names(list(steps.growth(rounds=1))) == {

@@ -245,9 +245,10 @@ def test_an_unverified_folder_of_a_published_dataset_is_known_by_its_content(
 
 
 def test_arrays_made_differently_never_mix(images: Path, tmp_path: Path) -> None:
-    recipes = [{}, {"image_size": 32}, {"resample": "lanczos"}, {"resample": "box"}]
+    ways = ("lanczos", "box", "bilinear_aliased")
+    recipes = [{}, {"image_size": 32}, *({"resample": way} for way in ways)]
     arrays = [folder.prepare(tmp_path, str(images), **recipe) for recipe in recipes]
-    assert len({array.path for array in arrays}) == len({array.fingerprint for array in arrays}) == 4
+    assert len({array.path for array in arrays}) == len({array.fingerprint for array in arrays}) == 5
     assert "lanczos" in arrays[2].metadata["resize"]
     assert "antialiased" in arrays[2].metadata["resize"]
 

@@ -10,6 +10,7 @@ import numpy as np
 import official_archives
 import pytest
 
+from gan_lab import terminal
 from gan_lab.data import celeba, cifar10, imagenet, stl10
 from gan_lab.metrics.extractors import INCEPTION_FILE
 from gan_lab.presets import CONFIGS
@@ -25,7 +26,7 @@ def prepare_data() -> Callable[..., int]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return lambda *arguments: module.main([str(argument) for argument in arguments])
+    return lambda *arguments: terminal.exit_status(lambda: module.main([str(one) for one in arguments]))
 
 
 @pytest.mark.parametrize("name", DATASETS)

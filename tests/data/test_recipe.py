@@ -1,7 +1,10 @@
 """From any image to pixels: the crop, the antialiased resize, and every mode that users' files come in."""
 
 import io
+import itertools
+import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import torch.nn.functional as F
 from official_archives import pictures
 from PIL import Image
 
-from gan_lab.data.recipe import FILTERS, FORMATS, Recipe
+from gan_lab.data.recipe import ALIASED, FILTERS, FORMATS, Recipe
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -51,6 +54,61 @@ def test_shrinking_a_checkerboard_gives_grey() -> None:
         assert np.abs(inner - 127.5).max() < 8  # without antialiasing it would be black or white
 
 
+@pytest.mark.parametrize("side", [96, 128])
+def test_at_half_the_size_box_and_aliased_bilinear_are_the_mean_of_two_by_two(side: int) -> None:
+    image = pictures(1, side, side)[0]
+    expected = image.reshape(side // 2, 2, side // 2, 2, 3).mean((1, 3)).transpose(2, 0, 1)
+    ours = Recipe(side // 2, resample="box").resize(Image.fromarray(image))
+    assert np.abs(ours - expected).max() <= 1
+    once = Recipe(side // 2, resample="bilinear_aliased").resize(Image.fromarray(image))
+    assert np.array_equal(once, np.floor(expected + 0.5))  # where Pillow rounds twice
+
+
+SIZES = [(96, 48), (128, 64), (331, 128), (33, 17), (17, 33), (5, 12), (7, 7), (1, 3), (3, 1), (2, 9)]
+
+
+@pytest.mark.parametrize(("side", "size"), SIZES)
+def test_aliased_bilinear_is_its_formula(side: int, size: int) -> None:
+    """Pixel by pixel, in exact fractions, the hats of the four nearest pixels; a half is rounded up."""
+    image = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
+    half = Fraction(1, 2)
+
+    def shares(i: int) -> dict[int, Fraction]:
+        position = min(max((i + half) * Fraction(side, size) - half, Fraction(0)), Fraction(side - 1))
+        near = [math.floor(position), math.ceil(position)]
+        return {one: 1 - abs(position - one) for one in near}
+
+    ours = Recipe(size, resample="bilinear_aliased").resize(Image.fromarray(image))
+    assert ours.dtype == np.uint8
+    some = sorted({0, 1, size // 3, size // 2, size - 2, size - 1} & set(range(size)))
+    for i, j, channel in itertools.product(some, some, range(3)):
+        terms = itertools.product(shares(i).items(), shares(j).items())
+        mean = sum((a * b * int(image[y, x, channel]) for (y, a), (x, b) in terms), Fraction(0))
+        assert ours[channel, i, j] == math.floor(mean + half), (i, j)
+
+
+@pytest.mark.parametrize(("side", "size"), SIZES)
+def test_aliased_bilinear_is_torch_s_without_antialiasing(side: int, size: int) -> None:
+    image = pictures(1, side, side)[0]
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None].double()
+    expected = F.interpolate(planes, (size, size), mode="bilinear", align_corners=False, antialias=False)[0]
+    ours = Recipe(size, resample="bilinear_aliased").resize(Image.fromarray(image))
+    assert np.abs(ours - expected.numpy()).max() <= 0.5 + 1e-9
+
+
+def test_aliased_bilinear_leaves_out_what_antialiasing_takes_in() -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, 0::4] = image[:, 3::4] = 255  # the outer two of each four columns
+    resized = {resample: Recipe(16, resample=resample).resize(Image.fromarray(image)) for resample in FILTERS}
+    assert all(pixels[:, :, 2:-2].min() > 100 for pixels in resized.values())
+    assert Recipe(16, resample="bilinear_aliased").resize(Image.fromarray(image)).max() == 0
+
+
+def test_every_way_of_resizing_is_another_description() -> None:
+    ways = (*FILTERS, ALIASED)
+    assert len({str(Recipe(32, resample=resample).description()) for resample in ways}) == len(ways)
+
+
 def test_the_crop_is_the_centre() -> None:
     image = np.zeros((218, 178, 3), np.uint8)
     image[45:173, 25:153] = 200  # CelebA's centred square of 128
@@ -61,7 +119,9 @@ def test_the_crop_is_the_centre() -> None:
 
 def test_an_image_of_the_target_s_size_is_left_as_it_is() -> None:
     image = pictures(1, 32, 32)[0]
-    assert np.array_equal(Recipe(32).decode(encoded(Image.fromarray(image))), image.transpose(2, 0, 1))
+    for resample in (*FILTERS, ALIASED):
+        ours = Recipe(32, resample=resample).decode(encoded(Image.fromarray(image)))
+        assert np.array_equal(ours, image.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

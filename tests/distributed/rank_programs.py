@@ -153,19 +153,30 @@ def everything(folder: Path, overrides: list[str]) -> int:
     talk(folder)
     if failed := train(folder, [*overrides, *JUDGED]):
         return failed
-    (folder / "double").mkdir(exist_ok=True)
-    with in_double():
-        return train(folder / "double", [*overrides, *IN_DOUBLE, f"paths.outputs={folder}/double"])
+    for name, chosen in IN_DOUBLE.items():
+        (folder / name).mkdir(exist_ok=True)
+        with in_double():
+            if failed := train(folder / name, [*overrides, *chosen, f"paths.outputs={folder / name}"]):
+                return failed
+    return 0
 
 
 JUDGED = ["metrics.digits.num_generated=90", "metrics.digits.batch_size=20"]
-# Everything random, in a run whose rounding errors grow to the size of its losses within 50 iterations.
-IN_DOUBLE = [
-    *("norm=bssn", "norm.gamma=per_layer", "norm.target=both", "loss=wgan_gp", "penalty=gradient_penalty"),
+# In runs whose rounding errors grow to the size of their losses within 50 iterations.
+_FAST = [
     *("optimizer.n_dis=2", "optimizer.g_lr=1e-4", "optimizer.d_lr=1e-4", "optimizer.decay=linear"),
     *("train.ema=0.9", "train.g_batch_size=8", "metrics=none", "probes.every=5", "probes.audit_every=0"),
-    "train.iterations=25",
 ]
+_SHORT = [*_FAST, "train.iterations=6", "init=xavier"]
+IN_DOUBLE = {
+    "everything random": [
+        *("norm=bssn", "norm.gamma=per_layer", "norm.target=both", "loss=wgan_gp", *_FAST),
+        "train.iterations=25",
+    ],
+    "batch norm in D": ["norm=sn", "arch.discriminator_norm=batch", "augment=diffaugment", *_SHORT],
+    "gradient normalization": ["norm=gradient_normalization", "loss=relativistic", *_SHORT],
+    "DRAGAN": ["norm=layer_norm", "penalty=dragan", "penalty.every=2", *_SHORT],
+}
 
 
 def stop(folder: Path, overrides: list[str]) -> int:

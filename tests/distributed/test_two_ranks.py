@@ -59,12 +59,13 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory, torchrun: Any, ra
     folders = Runs(tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two"))
     assert run(compose(judged_run(data, folders.one))).exit_status == 0
     with in_double():
-        assert run(compose(overrides(data, folders.one / "double", *IN_DOUBLE))).exit_status == 0
+        for name, chosen in IN_DOUBLE.items():
+            assert run(compose(overrides(data, folders.one / name, *chosen))).exit_status == 0
     answer = torchrun(rank_programs_py, "everything", str(folders.two), *overrides(data, folders.two))
     assert answer.returncode == 0, answer.stderr
     for last in ("50/50", "25/25"):
         assert answer.stdout.count(f"{last}  D ") == 1  # one rank's
-    assert answer.stdout.count("finished after iteration") == 2
+    assert answer.stdout.count("finished after iteration") == 1 + len(IN_DOUBLE)
     return folders
 
 
@@ -75,7 +76,9 @@ def assert_close(one: Rows, two: Rows, names: tuple[str, ...], tolerance: float)
         chosen = [name for name in ours if name.startswith(names)]
         assert chosen
         expected = {name: ours[name] for name in chosen}
-        assert {name: theirs[name] for name in chosen} == pytest.approx(expected, rel=tolerance, abs=0)
+        near_zero = 1e-4 * tolerance  # rounding errors do not shrink with a value that passes through 0
+        found = {name: theirs[name] for name in chosen}
+        assert found == pytest.approx(expected, rel=tolerance, abs=near_zero)
 
 
 # --- the same numbers
@@ -90,25 +93,29 @@ def test_losses_of_fifty_iterations_are_those_of_one_process(
     assert_close(one, two, ("loss/",), 1e-5)
 
 
+@pytest.mark.parametrize("name", IN_DOUBLE)
 def test_in_float64_everything_recorded_is_that_of_one_process(
-    runs: Runs, data: Path, recorded: Recorded
+    runs: Runs, data: Path, recorded: Recorded, name: str
 ) -> None:
     """Losses, scores, penalties, slopes, gradient norms, sigmas, scales: rounding is out of the way."""
-    one, two = (recorded(directory(overrides(data, folder / "double", *IN_DOUBLE))) for folder in runs)
+    one, two = (recorded(directory(overrides(data, folder / name, *IN_DOUBLE[name]))) for folder in runs)
     assert_close(one, two, ("",), 1e-6)
-    assert {"loss/penalty", "slope/fake_max", "grad_norm/d", "gamma/conv0", "sigma/g.linear"} <= two[
-        -1
-    ].keys()
-    assert one[-1]["loss/d"] < 0.8 * one[0]["loss/d"]  # it does train
+    assert any("slope/fake_max" in row for row in two)
+    assert one[-1]["loss/d"] != one[0]["loss/d"]
+    if name == "everything random":
+        names = {"loss/penalty", "slope/fake_max", "grad_norm/d", "gamma/conv0", "sigma/g.linear"}
+        assert names <= two[-1].keys()
+        assert one[-1]["loss/d"] < 0.8 * one[0]["loss/d"]  # it does train
 
 
-@pytest.mark.parametrize("part", ["", "double"])
+@pytest.mark.parametrize("part", ["", *IN_DOUBLE])
 def test_ranks_end_with_the_same_bits(runs: Runs, part: str) -> None:
     """Weights, the norms' vectors, batch norm's statistics, optimizers."""
     first, second = Runs(runs.one, runs.two / part).left("rank")
     ours, theirs = dict(tensors(first)), dict(tensors(second))
     assert ours.keys() == theirs.keys()
-    assert {"u", "v", "running_mean", "exp_avg"} <= {name.rsplit(".", 1)[-1] for name in ours}
+    assert {"running_mean", "exp_avg"} <= {name.rsplit(".", 1)[-1] for name in ours}
+    assert any(name.endswith(".u") for name in ours) == (part not in ("gradient normalization", "DRAGAN"))
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 

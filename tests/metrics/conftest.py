@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,8 +38,8 @@ class Projection(nn.Module):
 def projection() -> Callable[..., Extractor]:
     """Makes an extractor from a Projection."""
 
-    def make(suffix: str = "", weights: str = "w", features: int = 6, usual: int = 50_000) -> Extractor:
-        return Extractor(Projection(features), {"name": "projection", "weights": weights}, suffix, usual)
+    def make(suffix: str = "", weights: str = "w", features: int = 6, **named: Any) -> Extractor:
+        return Extractor(Projection(features), {"name": "projection", "weights": weights}, suffix, **named)
 
     return make
 

@@ -1,6 +1,7 @@
 """Each metric against an independent computation on the same features, and one pass over the images."""
 
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch.utils.data import TensorDataset
 from gan_lab.data import ImageArray
 from gan_lab.errors import UserError
 from gan_lab.metrics import METRICS, Evaluator, Protocol, digits_extractor, extractors
+from gan_lab.metrics.evaluation import SEPARATE
 from gan_lab.metrics.extractors import Extractor
 from gan_lab.metrics.moments import Moments
 
@@ -94,6 +96,55 @@ def test_inception_score_is_its_formula(
     assert mean == pytest.approx(np.mean(scores), rel=1e-6)
     assert std == pytest.approx(np.std(scores), rel=1e-4, abs=1e-12)
     assert 1.01 < mean < 5
+
+
+def test_inception_score_over_the_first_outputs_is_its_formula(
+    projection: Make, images: Images, array_of: ArrayOf, tmp_path: Path
+) -> None:
+    """exp(E KL(p(y|x) ‖ p(y))), y among the first three of five outputs only."""
+    generated, chosen = images(30, seed=2), {"measure": ("is",), "is_splits": 1}
+    real = array_of(images(20, seed=1))
+    values = evaluate(projection(), real, generated, tmp_path, is_outputs=3, **chosen)
+
+    _, logits = features_of(projection(), generated)
+    weights = np.exp(logits[:, :3] - logits[:, :3].max(1, keepdims=True))
+    p = weights / weights.sum(1, keepdims=True)
+    divergences = [sum(q * math.log(q / m) for q, m in zip(row, p.mean(0), strict=True)) for row in p]
+    expected = math.exp(sum(divergences) / len(p))
+    assert values["metric/is_30_1splits_3outputs_mean"] == pytest.approx(expected, rel=1e-6)
+
+    over_all = evaluate(projection(), real, generated, tmp_path, **chosen)["metric/is_30_1splits_mean"]
+    assert abs(over_all - expected) > 1e-3
+    capped = evaluate(projection(), real, generated, tmp_path, is_outputs=1000, **chosen)
+    assert capped["metric/is_30_1splits_1000outputs_mean"] == over_all  # of five, all are taken
+
+
+@pytest.mark.parametrize("measure", [("fid", "is"), ("fid",), ("fid", "kid", "prc"), ("is", "kid")])
+def test_fid_of_separate_samples(
+    projection: Make, images: Images, array_of: ArrayOf, tmp_path: Path, measure: tuple[str, ...]
+) -> None:
+    """Each image is made once, and of two sets: what the other metrics see, and FID's own."""
+    real, seen, own = array_of(images(40, seed=1)), images(33, seed=2), images(25, seed=3)
+    sizes = {"num_kid_prc": 12, "kid_subset_size": 8, "is_splits": 3}
+    protocol = Protocol(33, num_fid=25, fid_separate=True, measure=measure, **sizes)  # type: ignore[arg-type]
+    made: list[int] = []
+
+    def generate(start: int, stop: int) -> Tensor:
+        made.extend(range(start, stop))
+        return own[start - SEPARATE : stop - SEPARATE] if start >= SEPARATE else seen[start:stop]
+
+    values = Evaluator(projection(), real, tmp_path, protocol, batch_size=7).evaluate(generate)
+    expected = {}
+    if "fid" in measure:
+        (fid,) = evaluate(projection(), real, own, tmp_path, measure=("fid",)).values()
+        expected["metric/fid_25_separate"] = pytest.approx(fid, rel=1e-6)
+    others = tuple(name for name in measure if name != "fid")
+    if others:
+        found = evaluate(projection(), real, seen, tmp_path, measure=others, **sizes)
+        expected |= {name: pytest.approx(value, rel=1e-6) for name, value in found.items()}
+    assert values == expected
+    shared = 33 if "is" in measure else 12 if "kid" in measure else 0
+    assert made == [*range(shared), *(range(SEPARATE, SEPARATE + 25) if "fid" in measure else ())]
 
 
 def test_kid_is_the_unbiased_mmd(projection: Make, images: Images, array_of: ArrayOf, tmp_path: Path) -> None:
@@ -188,7 +239,9 @@ def test_all_metrics_are_those_of_torch_fidelity_itself(
         "metric/precision_digits_100_10k": "precision",
         "metric/recall_digits_100_10k": "recall",
     }
-    assert ours == {name: pytest.approx(theirs[their_name], rel=1e-4) for name, their_name in names.items()}
+    for name, their_name in names.items():
+        assert ours[name] == pytest.approx(theirs[their_name], rel=1e-4)
+    assert ours.keys() - names.keys() == {"metric/density_digits_100_10k", "metric/coverage_digits_100_10k"}
     assert ours["metric/fid_digits_100"] > 1
 
 
@@ -252,14 +305,14 @@ def test_one_pass_over_the_images_serves_all_metrics(
 def test_each_metric_takes_the_first_images_of_its_number(
     projection: Make, images: Images, array_of: ArrayOf, tmp_path: Path
 ) -> None:
-    """The paper's protocol in small: IS of all, FID of the first 20, KID and so on of the first 12."""
+    """IS of all, FID of the first 20, KID and so on of the first 12."""
     real, generated = array_of(images(40, seed=1)), images(60, seed=2)
     sizes = {"num_fid": 20, "num_kid_prc": 12, "kid_subset_size": 8, "is_splits": 3}
     together = evaluate(projection(), real, generated, tmp_path, measure=METRICS, **sizes)
     alone = (
         evaluate(projection(), real, generated[:20], tmp_path, measure=("fid",))
         | evaluate(projection(), real, generated, tmp_path, measure=("is",), is_splits=3)
-        | evaluate(projection(), real, generated[:12], tmp_path, measure=("kid", "prc"), **sizes)
+        | evaluate(projection(), real, generated[:12], tmp_path, measure=("kid", "prc", "dc"), **sizes)
     )
     assert together.keys() == alone.keys()
     assert together == {name: pytest.approx(value, rel=1e-6) for name, value in alone.items()}
@@ -293,6 +346,8 @@ def test_names_say_who_judged_and_the_numbers_that_are_not_usual(
         kid_subset_size=4,
     )
     assert sorted(values) == [
+        "metric/coverage_mine",
+        "metric/density_mine",
         "metric/fid_mine_8_11",
         "metric/is_mine_mean",
         "metric/is_mine_std",

@@ -18,12 +18,17 @@ from gan_lab.config import compose, load
 from gan_lab.data import ImageArray
 from gan_lab.errors import UserError
 from gan_lab.metrics import METRICS, Evaluator, Protocol, extractors
+from gan_lab.metrics.evaluation import SEPARATE
 from gan_lab.metrics.extractors import Extractor
 
 CPU = torch.device("cpu")
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/metrics.md"
 
+PAPERS = ("metric/fid_10k_5k_separate", "metric/is_1000outputs_mean", "metric/is_1000outputs_std")
+
 Images = Callable[..., Tensor]
+OWN = SEPARATE - 50_000
+
 Judge = Callable[..., tuple[dict[str, float], int, int]]
 
 
@@ -43,6 +48,8 @@ def evaluators(
         *overrides: str, dataset: str = "cifar10", network: Extractor | None = None
     ) -> dict[str, Evaluator]:
         monkeypatch.setattr(extractors, "inception", lambda **_: network or projection())
+        lite = projection("_lite", usual=10_000, distance="fd")
+        monkeypatch.setattr(extractors, "lite", lambda **_: lite)
         data = tmp_path_factory.mktemp("data")  # nothing is known of the images yet
         (data / "cache").mkdir()
         shutil.copy(digits_weights, data / "cache")
@@ -61,25 +68,35 @@ def judged_by(evaluators: Callable[..., dict[str, Evaluator]], projection: Calla
         overrides = [f"metrics.{name}.{setting}" for setting in ("batch_size=5000", *settings)]
         (evaluator,) = evaluators(f"metrics={name}", *overrides, network=extractor).values()
         real = extractor.network.seen
-        values = evaluator.evaluate(lambda start, stop: generated[start:stop])
-        return values, real, extractor.network.seen - real
+
+        def generate(start: int, stop: int) -> Tensor:  # FID's own come last
+            own = start >= SEPARATE
+            return generated[start - own * OWN : stop - own * OWN]
+
+        return evaluator.evaluate(generate), real, extractor.network.seen - real
 
     return judge
 
 
 def test_the_papers_protocol(judged_by: Judge, images: Images) -> None:
-    """IS of 50,000 samples, FID of the first 10,000 of them against 5,000 real images."""
-    generated = images(50_000, seed=2)
+    """IS of 50,000 samples, FID of 10,000 others against 5,000 real images."""
+    fid, mean, std = PAPERS
+    generated = images(60_000, seed=2)
     values, real, made = judged_by(generated, "paper")
-    assert values.keys() == {"metric/fid_10k_5k", "metric/is_mean", "metric/is_std"}
-    assert (real, made) == (5_000, 50_000)
+    assert values.keys() == set(PAPERS)
+    assert (real, made) == (5_000, 60_000)
 
-    generated[10_000:] = 0
-    after, *_ = judged_by(generated, "paper")
-    assert after["metric/fid_10k_5k"] == values["metric/fid_10k_5k"]
-    assert after["metric/is_mean"] != values["metric/is_mean"]
-    generated[9_999] = 0
-    assert judged_by(generated, "paper")[0]["metric/fid_10k_5k"] != values["metric/fid_10k_5k"]
+    only_is, only_fid = generated.clone(), generated.clone()
+    only_is[50_000:] = 0
+    only_fid[:50_000] = 0
+    after, *_ = judged_by(only_is, "paper")
+    assert (after[mean], after[std]) == (values[mean], values[std])
+    assert after[fid] != values[fid]
+    after, *_ = judged_by(only_fid, "paper")
+    assert after[fid] == values[fid]
+    assert after[mean] != values[mean]
+    generated[59_999] = 0
+    assert judged_by(generated, "paper")[0][fid] != values[fid]
 
 
 def test_the_usual_protocol(judged_by: Judge, images: Images) -> None:
@@ -105,14 +122,14 @@ def test_the_fast_protocol_is_named_as_such(
 
 
 def test_several_protocols_at_once_are_named_apart(evaluators: Callable[..., dict[str, Evaluator]]) -> None:
-    """But for a figure that two of them have in common, which is the same figure."""
     made = evaluators("metrics=[inception,paper,fast]", "metrics.fast.every=7", "train.evaluate_every=3")
     assert {name: one.names["fid"] for name, one in made.items()} == {
         "inception": ("metric/fid",),
-        "paper": ("metric/fid_10k_5k",),
+        "paper": ("metric/fid_10k_5k_separate",),
         "fast": ("metric/fid_5k_5k",),
     }
-    assert made["paper"].names["is"] == made["inception"].names["is"] != made["fast"].names["is"]
+    figures = [name for one in made.values() for names in one.names.values() for name in names]
+    assert len(figures) == len(set(figures)) == 9
     assert {name: one.every for name, one in made.items()} == {"inception": 3, "paper": 3, "fast": 7}
 
 
@@ -122,7 +139,7 @@ def test_the_documentation_names_what_comes_out(evaluators: Callable[..., dict[s
         for line in DOCUMENT.read_text().splitlines()
         if len(cells := line.split("|")) == 8 and "`metric/" in line
     }
-    assert documented.keys() == {"inception", "paper", "fast", "digits"}
+    assert documented.keys() == {"inception", "paper", "fast", "lite", "digits"}
     for name, figures in documented.items():
         dataset = "digits" if name == "digits" else "cifar10"
         (one,) = evaluators(f"metrics={name}", dataset=dataset).values()
@@ -138,13 +155,18 @@ def test_no_metrics() -> None:
     ("overrides", "message"),
     [
         (["metrics.digits.measure=[]"], r"metrics.digits.measure=\[\]"),
-        (["metrics.digits.measure=[fid,lpips]"], "metrics.digits.measure=lpips is none of fid, is, kid, prc"),
+        (
+            ["metrics.digits.measure=[fid,lpips]"],
+            "metrics.digits.measure=lpips is none of fid, is, kid, prc, dc",
+        ),
         (["metrics.digits.num_generated=5"], "is_splits=10 exceeds metrics.digits.num_generated=5"),
         (["metrics.digits.num_generated=null"], "metrics.digits.num_generated=None is not a whole number"),
         (["metrics.digits.num_fid=1"], "metrics.digits.num_fid=1"),
         (["metrics.digits.num_real=2.5"], "metrics.digits.num_real=2.5 is not a whole number"),
         (["metrics.digits.kid_subset_size=0"], "metrics.digits.kid_subset_size=0"),
         (["metrics.digits.num_kid_prc=true"], "metrics.digits.num_kid_prc=true"),
+        (["metrics.digits.is_outputs=1"], "metrics.digits.is_outputs=1"),
+        (["metrics.digits.fid_separate=2"], "metrics.digits.fid_separate=2 is neither true nor false"),
         (["metrics.digits.every=-1"], "metrics.digits.every=-1"),
         (["dataset=cifar10", "metrics=digits"], "judges digits only, not dataset=cifar10"),
         (["dataset=cifar10", "metrics=[inception,digits]"], "judges digits only, not dataset=cifar10"),
@@ -188,9 +210,10 @@ def figure(metric: str, numbers: Mapping[str, Any]) -> tuple[Any, ...]:
     """
     made = numbers["num_generated"]
     if metric == "is":
-        return made, numbers["is_splits"]
+        return made, numbers["is_splits"], numbers["is_outputs"]
     if metric == "fid":
-        return min(numbers["num_fid"] or made, made), numbers["num_real"]
+        wanted, separate = numbers["num_fid"] or made, numbers["fid_separate"]
+        return wanted if separate else min(wanted, made), separate, numbers["num_real"]
     taken = min(numbers["num_kid_prc"] or made, made), numbers["num_kid_prc"]
     return (*taken, numbers["kid_subset_size"]) if metric == "kid" else taken
 
@@ -200,9 +223,11 @@ SOME = [5, 10, 50, 100, 1000, 1001, 2000, 5000, 10_000, 50_000, 500_000]
 NUMBERS: dict[str, list[Any]] = {
     "num_generated": SOME,
     "num_fid": [None, *SOME],
+    "fid_separate": [False, True],
     "num_real": [None, *SOME],
     "num_kid_prc": [None, *SOME],
     "is_splits": SOME,
+    "is_outputs": [None, *SOME],
     "kid_subset_size": SOME,
 }
 

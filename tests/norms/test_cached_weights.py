@@ -1,6 +1,7 @@
 """All effective weights made together: what each layer makes alone, to rounding, and the same vectors."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -149,6 +150,33 @@ def test_layers_of_several_precisions(estimator: str) -> None:
         scores = [nets[0](images()), nets[1](images().double())]
     expected = [twins[0](images()), twins[1](images().double())]
     torch.testing.assert_close(scores, expected)
+
+
+def test_norms_of_several_kinds_in_one_network() -> None:
+    """Other sigmas, scales (learned, shared by two layers, numbers) and steps, a layer without a gradient."""
+    kinds: list[dict[str, Any]] = [
+        {"estimator": "out", "gamma": "per_layer", "n_power_iterations": 2},
+        {"estimator": "bidirectional", "scale": 0.7},
+        {"estimator": "in", "gamma": "shared"},
+        {"estimator": "out", "scale": 1.1},
+        {"estimator": "out", "seed": 1},
+    ]
+    nets = nn.ModuleList(normalized(**kind, warmup_iterations=1) for kind in kinds).double()
+    norms.trained_weight(nets[3][2]).requires_grad_(False)
+    twin = copy.deepcopy(nets)
+    x = images().double()
+
+    def found(of: nn.ModuleList) -> list[Tensor | None]:
+        return gradients(of, sum(net(x).square().sum() for net in of))
+
+    with norms.cached_weights(nets):
+        ours = found(nets)
+    with parametrize.cached():
+        theirs = found(twin)
+    assert [one is None for one in ours] == [one is None for one in theirs]
+    torch.testing.assert_close(*([one for one in of if one is not None] for of in (ours, theirs)))
+    for one, other in zip(vectors(nets), vectors(twin), strict=True):
+        torch.testing.assert_close(one[0], other[0])
 
 
 def test_a_network_without_norms_is_left_alone() -> None:

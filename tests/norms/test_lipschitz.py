@@ -47,6 +47,39 @@ def test_constants_are_attained(name: str) -> None:
     assert constant(ATTAINED[name], {}) == pytest.approx(stretch(ATTAINED[name], x), rel=1e-6)
 
 
+def standardization(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    norms = {
+        "layer norm of pixels": lambda: nn.LayerNorm((4, 6, 6)),
+        "layer norm": lambda: nn.GroupNorm(1, 4),
+        "group norm": lambda: nn.GroupNorm(2, 4),
+        "group norm without weights": lambda: nn.GroupNorm(2, 4, affine=False),
+        "instance norm": lambda: nn.InstanceNorm2d(4, affine=True),
+        "instance norm without weights": lambda: nn.InstanceNorm2d(4),
+    }
+    norm = norms[kind]()
+    if kind == "layer norm of pixels":
+        nn.init.constant_(norm.weight, -1.5)
+    elif norm.weight is not None:  # the largest in a group of its own, so that the mean takes nothing from it
+        norm.weight.data = torch.tensor([0.0, 0.0, -3.0, 3.0])
+    return norm.requires_grad_(False)
+
+
+KINDS = ["layer norm of pixels", "layer norm"] + [
+    f"{kind} norm{weights}" for kind in ("group", "instance") for weights in ("", " without weights")
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_standardizing_stretches_constant_maps_most(kind: str) -> None:
+    """By 1/√ε times the largest gain, and nothing by more."""
+    norm = standardization(kind)
+    bound = constant(norm, {})
+    assert bound == pytest.approx(stretch(norm, torch.full((1, 4, 6, 6), 0.7)), rel=1e-6)
+    for size in (1e-3, 1.0):
+        assert stretch(norm, size * torch.randn(1, 4, 6, 6)) < bound
+
+
 def test_slopes_that_are_attained_elsewhere() -> None:
     assert constant(nn.Tanh(), {}) == pytest.approx(stretch(nn.Tanh(), torch.zeros(1, 3)))
     steep = nn.LeakyReLU(-2.0)
@@ -65,6 +98,7 @@ def test_slopes_that_are_attained_elsewhere() -> None:
         nn.Upsample(size=8),
         nn.MaxPool2d(2),
         nn.BatchNorm2d(4, track_running_stats=False),
+        nn.InstanceNorm2d(4, track_running_stats=True),
     ],
 )
 def test_what_is_not_known_is_refused(module: nn.Module) -> None:

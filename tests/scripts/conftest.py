@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gan_lab import terminal
 from gan_lab.config import compose, load
 from gan_lab.run import run
 
@@ -59,7 +60,7 @@ def last_row(finished: Path) -> dict[str, float]:
 
 @pytest.fixture(scope="session")
 def script() -> Callable[[str], Callable[[list[str]], int]]:
-    """The `main` of a script: takes its arguments, returns its exit status."""
+    """A script as a function: takes its arguments, returns its exit status."""
 
     def load(name: str) -> Callable[[list[str]], int]:
         spec = importlib.util.spec_from_file_location(f"scripts_{name}", SCRIPTS / f"{name}.py")
@@ -67,7 +68,7 @@ def script() -> Callable[[str], Callable[[list[str]], int]]:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        return module.main
+        return lambda arguments: terminal.exit_status(lambda: module.main(arguments))
 
     return load
 

@@ -38,7 +38,7 @@ def test_unknown_rows_and_files_are_refused_in_a_sentence(tmp_path: Path) -> Non
         (["time/help", "--compare", str(tmp_path / "missing")], "is no file of benchmark rows"),
     ):
         done = benchmark(*arguments)
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert message in done.stderr
         assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -115,6 +115,15 @@ def test_num_takes_the_first_images_of_a_folder(
     assert "--num 41 exceeds the 40" in refused(evaluate(real_digits, "--against", "digits", "--num", 41))
 
 
+def test_all_metrics_of_a_folder_take_the_same_images(
+    evaluate: Evaluate, real_digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of which there are no others for FID."""
+    judged = ("--against", "digits", "--metrics", "fid,is", "metrics.digits.fid_separate=true")
+    assert evaluate(real_digits, *judged) == 0
+    assert "metric/fid_digits_40 " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

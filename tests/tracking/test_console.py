@@ -1,5 +1,4 @@
 import io
-import os
 import re
 
 import pytest
@@ -37,6 +36,17 @@ def test_the_time_left_counts_from_where_the_run_was_resumed(
     assert capsys.readouterr().out.endswith("08:00 left\n")
 
 
+def test_the_time_that_metrics_will_take_is_left_out_until_they_took_some(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console = Console(start=0, iterations=40, is_judged=True)
+    for iteration, values in ((10, {"loss/d": 1.0}), (20, VALUES), (30, {"loss/d": 1.0})):
+        console.log(iteration, values)
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.endswith(" left, without metrics")
+    assert all(line.endswith(" left") for line in others)
+
+
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
@@ -48,17 +58,3 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "75%" in last
     assert "D 1.250  G -0.500  FID digits 12.500" in last
     assert capsys.readouterr().out == ""
-
-
-def test_a_run_goes_on_when_nobody_reads_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `python train.py | head` does to it."""
-    reader, writer = os.pipe()
-    with os.fdopen(writer, "w") as stdout:
-        monkeypatch.setattr("sys.stdout", stdout)
-        console = Console(start=0, iterations=40)
-        console.log(10, VALUES)
-        os.close(reader)
-        console.log(20, VALUES)
-        console.log(30, VALUES)
-        console.finish("finished")
-        print("and the summary", flush=True)

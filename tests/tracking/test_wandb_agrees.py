@@ -1,90 +1,36 @@
 """W&B is made to agree with the local record, whatever was killed, offline or refused before."""
 
-import hashlib
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import training_of_wandb
-import wandb
 from synthetic_runs import make_run
 from training_of_wandb import train
-from wandb.sdk.lib import wbauth
-from wandb_server import KEY, StoredRun, WandbServer, serving
+from wandb_agreement import assert_agrees
+from wandb_server import StoredRun, WandbServer
 
-from gan_lab.commands.sync_wandb import main as sync
+from gan_lab import terminal
+from gan_lab.build import run_info
+from gan_lab.commands.sync_wandb import main
 from gan_lab.config import compose, load
-from gan_lab.run import run, run_info
+from gan_lab.run import run
 from gan_lab.runs.directory import RunDirectory
 from gan_lab.tracking import jsonl
 from gan_lab.tracking import wandb as tracking
 from gan_lab.tracking.base import RunInfo
-from gan_lab.tracking.history import History
-from gan_lab.tracking.ledger import CONSTANT, MACHINE
 
 LAST = 60
 SCRIPT = training_of_wandb.__file__
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    """A server that the environment names, and a process that knows nothing of another."""
-
-    def forget() -> None:
-        wandb.teardown()
-        wbauth.unauthenticate_session(update_settings=False)
-        tracking._unusable.clear()
-
-    forget()
-    with serving() as at:
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        monkeypatch.setenv("WANDB_BASE_URL", at.url)
-        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-        monkeypatch.setattr(tracking, "LOOK_TIMEOUT", 1800)
-        yield at
-        forget()
-
-
 def killed(folder: Path, mode: str, at: int, place: str) -> None:
     command = [sys.executable, SCRIPT, str(folder), mode, str(LAST), str(at), place]
     assert subprocess.run(command, check=False, capture_output=True).returncode == -9
-
-
-def comparable(row: dict[str, Any], exact: bool) -> str:
-    kept = {
-        name: None if value is None or math.isnan(value) else float(value)
-        for name, value in row.items()
-        if name != jsonl.LATER and not CONSTANT.match(name) and (exact or not name.startswith(MACHINE))
-    }
-    return json.dumps(kept, sort_keys=True)
-
-
-def assert_agrees(run: StoredRun, folder: Path, exact: bool = False) -> None:
-    """Rows, images, best and last are the record's, once each; `exact`: the measured speeds too."""
-    local = list(jsonl.read(folder / "metrics.jsonl"))
-    rows = [row for row in run.rows if "samples" not in row]
-    assert Counter(comparable(row, exact) for row in rows) == Counter(comparable(row, exact) for row in local)
-
-    grids = {int(path.stem): path.read_bytes() for path in (folder / "samples").glob("*.png")}
-    pictures = [row for row in run.rows if "samples" in row]
-    assert sorted(row["iteration"] for row in pictures) == sorted(grids)
-    for row in pictures:
-        assert hashlib.sha256(grids[row["iteration"]]).hexdigest() == row["samples"]["sha256"]
-        assert run.files[row["samples"]["path"]] == grids[row["iteration"]]
-
-    for name, seen in History(local).metrics.items():
-        assert run.summary[name] == seen.last
-        if not name.endswith("_std"):
-            best = seen.least if "fid" in name else seen.most
-            assert run.summary[name.replace("metric/", "best/")] == best
 
 
 def only(server: WandbServer) -> StoredRun:
@@ -164,6 +110,10 @@ def test_a_record_that_was_changed_gets_a_run_of_its_own(server: WandbServer, tm
 
 
 # --- scripts/sync_wandb.py
+
+
+def sync(arguments: list[str]) -> int:
+    return terminal.exit_status(lambda: main(arguments))
 
 
 def test_syncing_any_number_of_times_is_syncing_once(server: WandbServer, tmp_path: Path) -> None:
@@ -322,7 +272,7 @@ def test_the_environment_s_variables_are_defaults(
 def test_groups_hold_what_differs_by_the_seed_only(tmp_path: Path) -> None:
     def group(*overrides: str) -> str:
         config = load(compose(["experiment=tiny", f"paths.outputs={tmp_path}", *overrides]))
-        return run_info(config, RunDirectory(config.run_directory), 0).group
+        return run_info(config, config.run_directory, 0).group
 
     assert group("seed=0") == group("seed=1")
     others = (

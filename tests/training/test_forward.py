@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gan_lab import build
+from gan_lab import build, norms
+from gan_lab.archs.convolutions import Conv2d, ConvTranspose2d
 from gan_lab.config import compose, load
-from gan_lab.run import run
 from gan_lab.training.forward import Execution, Forward
 from gan_lab.training.gan import Gan, Measure
 
@@ -64,6 +65,65 @@ def test_half_precision_changes_losses_and_gradients_by_its_rounding_only(
     assert not torch.equal(*(gan.discriminator.conv3.bias.grad for gan in gans))
 
 
+class Doubled(nn.Linear):
+    """A layer that computes with its weight by itself."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.linear(input, 2 * self.weight, self.bias)
+
+
+class Halved(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight / 2
+
+
+def scorer(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    last = Doubled(6 * 4 * 4, 1) if kind == "its own arithmetic" else nn.Linear(6 * 4 * 4, 1)
+    net = nn.Sequential(
+        *(Conv2d(3, 4, 4, stride=2, padding=1), nn.LeakyReLU(0.1), ConvTranspose2d(4, 5, 4, 2, 1)),
+        *(nn.BatchNorm2d(5), nn.Conv2d(5, 6, 3, 2, 1, bias=False), nn.Flatten(), last, nn.Flatten(0)),
+    )
+    if kind != "no norm":
+        norms.normalize(net, norms.SigmaOut, gamma="per_layer")
+    if kind == "another parametrization":
+        parametrize.register_parametrization(net[4], "weight", Halved())
+    return net.to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("kind", ["no norm", "a norm", "its own arithmetic", "another parametrization"])
+def test_weights_cast_together_leave_the_bits_of_autocast(kind: str) -> None:
+    """Scores and gradients of two passes, one of which is differentiated twice."""
+    net, twin = scorer(kind), scorer(kind)
+    ours = Forward(net, CPU, Execution("bf16"))
+
+    def theirs(batch: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return twin(batch).float()
+
+    images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    for network, score in ((net, ours), (twin, theirs)):
+        before = dict(network.named_parameters())
+        with norms.cached_weights(network):
+            scores = score(images)
+            (slopes,) = torch.autograd.grad(score(images).sum(), images, create_graph=True)
+        (scores.square().sum() + slopes.square().sum()).backward()
+        assert all(one is before[name] for name, one in network.named_parameters())
+    assert torch.equal(ours(images), theirs(images))
+    for one, other in zip(net.parameters(), twin.parameters(), strict=True):
+        assert one.grad is not None
+        assert torch.equal(one.grad, other.grad)
+
+
+def test_an_error_in_a_pass_leaves_the_weights_as_they_were() -> None:
+    net = scorer("a norm")
+    before = dict(net.named_parameters())
+    with norms.cached_weights(net), pytest.raises(RuntimeError, match="mat1 and mat2"):
+        Forward(net, CPU, Execution("bf16"))(torch.zeros(2, 3, 16, 16))
+    assert all(one is before[name] for name, one in net.named_parameters())
+    assert net[0].weight.dtype == torch.float32
+
+
 # --- compiled
 
 
@@ -75,13 +135,6 @@ def test_a_penalty_is_differentiated_twice_beside_compiled_passes() -> None:
     gradient.square().sum().backward()
     weight = network[1].weight
     torch.testing.assert_close(weight.grad, 4 * weight.detach())  # ∇_w of 2‖w‖²
-
-
-def test_cuda_graphs_without_compilation_are_refused(
-    tiny: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(compose([*tiny, "train.cuda_graphs=true"])).exit_status == 2
-    assert "set train.compile=true too" in capsys.readouterr().err
 
 
 # --- the host never waits
@@ -112,6 +165,11 @@ class HostReads(TorchDispatchMode):
         ["norm=strict_sn", "loss=wgan_gp", "optimizer=adam_ndis5", "train.ema=0.9"],
         ["norm=ssn", "penalty=r1", "loss=nonsaturating", "optimizer.decay=linear"],
         ["arch=resnet", "arch.width=0.01", "norm=bsn"],
+        ["norm=gradient_normalization", "optimizer=adam_ndis5"],
+        ["norm=batch_norm"],
+        ["norm=none", "loss=relativistic", "penalty=r1_r2"],
+        ["norm=sn", "penalty=dragan"],
+        ["norm=sn", "penalty=orthogonal", "augment=diffaugment"],
     ],
     ids=" ".join,
 )

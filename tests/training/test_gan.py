@@ -36,10 +36,12 @@ from toys import (
 )
 
 from gan_lab import norms
+from gan_lab.distributed.batch_norm import SynchronizedBatchNorm
 from gan_lab.losses import Hinge
-from gan_lab.penalties import R1, GradientPenalty
+from gan_lab.penalties import R1, GradientPenalty, Orthogonal
 from gan_lab.rng import stream
 from gan_lab.training.ema import ExponentialMovingAverage
+from gan_lab.training.forward import no_statistics
 from gan_lab.training.gan import Gan, Measure
 
 EVERY_MEASURE = pytest.mark.parametrize("measure", list(Measure))
@@ -176,6 +178,50 @@ def test_batch_norm_follows_every_training_pass_and_no_other() -> None:
     assert gan.generator.training
 
 
+def test_batch_norm_may_keep_statistics_of_the_generator_s_updates_only() -> None:
+    """What D's updates see is normalized all the same, and so are the losses."""
+    gan, usual = toy_gan(bn_in_d_updates=False), toy_gan()
+    linear, unflatten, batch_norm = gan.generator[:3]
+    mean = unflatten(linear(latents(1, N_DIS, G_BATCH))).mean(dim=(0, 2, 3)).detach()
+    assert iterate(gan, 1) == iterate(usual, 1)
+    torch.testing.assert_close(batch_norm.running_mean, 0.1 * mean)
+    assert batch_norm.num_batches_tracked == 1
+    others = differing(snapshot(gan.generator), snapshot(usual.generator))
+    assert {name.rsplit(".")[-1] for name in others} == {"running_mean", "running_var", "num_batches_tracked"}
+    assert batch_norm.track_running_stats
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm1d, SynchronizedBatchNorm])
+def test_no_statistics_are_kept_where_none_are_wanted(kind: type[nn.Module]) -> None:
+    batch_norm = kind(4)
+    before, x = snapshot(batch_norm), torch.randn(9, 4)
+    with no_statistics(batch_norm):
+        inside = batch_norm(x)
+    assert differing(snapshot(batch_norm), before) == []
+    assert torch.equal(inside, batch_norm(x))
+    assert differing(snapshot(batch_norm), before)
+
+
+@pytest.mark.parametrize("n_dis", [1, 3])
+def test_latents_may_be_those_of_the_last_update_of_d(n_dis: int) -> None:
+    usual, reusing = (
+        dataclasses.replace(toy_gan(n_dis=n_dis), g_batch_size=BATCH, reuse_latents=reuse)
+        for reuse in (False, True)
+    )
+    for iteration in (1, 2):
+        fresh, reused = usual.draw(iteration), reusing.draw(iteration)
+        assert torch.equal(reused.generator.latents, reused.discriminator[-1].latents)
+        assert not torch.equal(fresh.generator.latents, fresh.discriminator[-1].latents)
+        others = differing(tensors(fresh), tensors(reused))
+        assert [name for name in others if "latents" not in name] == []
+        assert len(others) == 1
+
+
+def test_latents_of_another_number_are_not_reused() -> None:
+    with pytest.raises(ValueError, match="one size"):
+        toy_gan(reuse_latents=True)
+
+
 def test_probes_see_what_a_second_computation_sees() -> None:
     """Slopes image by image, gradient norms and weight variances in NumPy, all at the first update of D."""
     generator, discriminator = toys()
@@ -234,7 +280,7 @@ def tensors(inputs: Any) -> dict[str, Tensor]:
         f"{name}.{field.name}": value
         for name, update in (of_updates | {"g": inputs.generator}).items()
         for field in dataclasses.fields(update)
-        if (value := getattr(update, field.name)) is not None
+        if isinstance(value := getattr(update, field.name), Tensor)
     }
 
 
@@ -321,6 +367,49 @@ def test_batches_of_another_number_of_updates_are_refused() -> None:
         dataclasses.replace(gan, n_dis=3)
     with pytest.raises(ValueError, match="2 batches"):
         dataclasses.replace(gan, loss=Relativistic())
+
+
+# --- penalties
+
+
+def test_a_lazy_penalty_is_paid_in_iterations_that_the_host_knows() -> None:
+    """Three times as much in every third, in all its updates; in the others they are updates without one."""
+    lazy, plain = toy_gan(penalty=R1(coefficient=2.0, every=3)), toy_gan()
+    eager = toy_gan(penalty=R1(coefficient=6.0))
+    paid = [[update.is_penalized for update in lazy.draw(k).discriminator] for k in range(1, 7)]
+    assert paid == 2 * [[False, False], [False, False], [True, True]]
+    assert not lazy.draw(3).generator.is_penalized
+    assert not plain.draw(3).discriminator[0].is_penalized
+    for iteration in range(1, 8):
+        state = copy.deepcopy(lazy.state_dict())
+        values = lazy.update(lazy.draw(iteration), Measure.PROBES)
+        other = eager if iteration % 3 == 0 else plain
+        other.load_state_dict(state)
+        expected = other.update(other.draw(iteration), Measure.PROBES)
+        assert differing(values, expected) == []
+        assert differing(lazy.state_dict(), other.state_dict()) == []
+
+
+def test_gradient_bounds_are_of_updates_whose_penalty_is_not_paid() -> None:
+    gan = toy_gan(penalty=R1(every=2))
+    rows = [gan.update(gan.draw(iteration), Measure.AUDIT) for iteration in (1, 2, 3)]
+    assert ["grad_bound/d/0" in row for row in rows] == [True, False, True]
+    assert ["loss/penalty" in row for row in rows] == [False, True, False]
+    for row in (rows[0], rows[2]):
+        assert row["grad_norm/d/0"] <= row["grad_bound/d/0"]
+
+
+def test_a_penalty_on_weights_sees_the_trained_ones() -> None:
+    """Its gradient is added to that of the scores, with respect to the weights before their norm."""
+    gans = [toy_gan(toys(norms.SigmaOut), penalty=penalty) for penalty in (None, Orthogonal(0.5))]
+    for gan in gans:
+        gan.discriminator_step(gan.draw(1).discriminator[0])
+    weight = norms.trained_weight(toys(norms.SigmaOut)[1][0])
+    rows = weight.detach().flatten(1)
+    products = rows @ rows.T * (1 - torch.eye(len(rows)))
+    gradients = [norms.trained_weight(gan.discriminator[0]).grad for gan in gans]
+    added = (2 * products @ rows).view_as(weight)
+    torch.testing.assert_close(gradients[1] - gradients[0], added, rtol=1e-3, atol=1e-5)
 
 
 # --- labels, losses of both scores, augmentations

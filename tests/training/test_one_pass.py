@@ -82,7 +82,9 @@ def test_who_judges_alone_is_seen_of_scores_with_classes() -> None:
     assert not scores_are_per_sample(Conditional(nn.BatchNorm2d(4)), images(), labels)
 
 
-@pytest.mark.parametrize("choice", ["norm=bssn", "arch=resnet", "loss=wgan_gp"])
+@pytest.mark.parametrize(
+    "choice", ["norm=bssn", "arch=resnet", "loss=wgan_gp", "norm=gradient_normalization", "norm=group_norm"]
+)
 def test_one_pass_trains_as_two(tiny: list[str], choice: str) -> None:
     """Losses, scores, probes, audited bounds and gradients, to rounding."""
     together, apart = (built([*tiny, choice]) for _ in range(2))
