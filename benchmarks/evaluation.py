@@ -37,8 +37,8 @@ def evaluation(rounds: int = 5) -> Iterator[Row]:
     its own, which nothing of this project has set up. `difference/evaluation/...` is the largest relative
     difference of an image's features (Euclidean norms).
     """
-    prepare_process()
     device, images = the_device(), pictures(BATCH, seed=0)
+    prepare_process(device)
     with (
         tempfile.TemporaryDirectory() as folder,
         torch_fidelity(Path(folder)) as (weights, features, original),
