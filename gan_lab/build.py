@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import logging
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -28,7 +29,11 @@ from gan_lab.training.divergence import DivergenceMonitor
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.forward import Execution, needs_labels, scores_are_per_sample
 from gan_lab.training.gan import Gan
+from gan_lab.training.graph import CudaGraphs, GraphedUpdate
 from gan_lab.training.loop import Intervals
+from gan_lab.training.memory import make_capturable
+
+log = logging.getLogger(__name__)
 
 
 def execution_summary(config: Config, device: torch.device) -> str:
@@ -44,7 +49,6 @@ def execution_summary(config: Config, device: torch.device) -> str:
         f"{train.precision}{tf32}": True,
         "channels-last": train.channels_last,
         "compiled": train.compile,
-        "CUDA graphs": train.cuda_graphs,
         "fused optimizers": config.optimizer.discriminator.get("fused", False)
         and not config.optimizer.tensorflow_epsilon,
     }
@@ -171,11 +175,16 @@ def build_evaluators(config: JudgeConfig, array: ImageArray, device: torch.devic
 
 def build_gan(config: Config, array: ImageArray, device: torch.device) -> Gan:
     """The networks that the config describes and all that trains them, before the first iteration."""
+    if config.train.cuda_graphs is True and (reason := _no_graphs(device)):
+        raise UserError(f"train.cuda_graphs=true cannot be ({reason}): take train.cuda_graphs=auto")
     generator, discriminator = build_networks(config, device)
     _refuse_single_images(config, generator)
     train, n_dis = config.train, config.optimizer.n_dis
     g_optimizer = _optimizer(config, config.optimizer.generator, generator)
     d_optimizer = _optimizer(config, config.optimizer.discriminator, discriminator)
+    if device.type == "cuda":
+        for optimizer in (g_optimizer, d_optimizer):
+            make_capturable(optimizer, decays=config.optimizer.decay != "none")
     lr_schedulers = {}
     if config.optimizer.decay == "linear":  # to zero after the last iteration
         optimizers = {"g_decay": g_optimizer, "d_decay": d_optimizer}
@@ -203,7 +212,7 @@ def build_gan(config: Config, array: ImageArray, device: torch.device) -> Gan:
         latent_dim=config.arch.latent_dim,
         seed=config.seed,
         n_dis=n_dis,
-        execution=Execution(train.precision, train.compile, train.cuda_graphs),
+        execution=Execution(train.precision, train.compile),
         reuse_latents=config.optimizer.reuse_latents,
         bn_in_d_updates=train.bn_in_d_updates,
         concatenate_real_and_fake=scores_are_per_sample(discriminator, *_noise(config, array, device)),
@@ -256,7 +265,29 @@ def build_intervals(config: Config) -> Intervals:
 
 
 def build_monitor(config: Config, gan: Gan) -> DivergenceMonitor:
-    return DivergenceMonitor(gan, config.train.max_score, stop=config.train.on_divergence == "stop")
+    # A GPU repeats a thousand iterations of a small network in seconds, which copies of its state would take.
+    keep_every = 1000 if gan.device.type == "cuda" else 1
+    return DivergenceMonitor(
+        gan, config.train.max_score, stop=config.train.on_divergence == "stop", keep_every=keep_every
+    )
+
+
+def build_graphed(config: Config, gan: Gan, monitor: DivergenceMonitor) -> GraphedUpdate | None:
+    """The iterations of a run as graphs, where `train.cuda_graphs` wants them and there can be any."""
+    wanted = config.train.cuda_graphs
+    if wanted is False or (wanted == "auto" and gan.device.type != "cuda"):
+        return None
+    if reason := _no_graphs(gan.device):
+        log.info("iterations are computed operation by operation, not as graphs: %s", reason)
+        return None
+    return GraphedUpdate(gan, monitor.see, CudaGraphs(gan.device), required=wanted is True)
+
+
+def _no_graphs(device: torch.device) -> str:
+    """Why there can be no graphs."""
+    if device.type != "cuda":
+        return f"device={device} has none"
+    return f"none holds what {env.world_size()} ranks say to each other" if env.world_size() > 1 else ""
 
 
 def build_tracker(config: Config, directory: Path, iteration: int) -> Tracker | None:

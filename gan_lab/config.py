@@ -178,7 +178,7 @@ class Train(_Section):
     bn_batches: int = number(1, 10**6, default=1)  # in how many parts batch norm sees a batch
     channels_last: bool
     compile: bool
-    cuda_graphs: bool
+    cuda_graphs: Literal["auto"] | bool = measure()  # a graph leaves the same bits, or is not used
     log_every: int = number(1, FOREVER, identity=False)
     sample_every: int = number(0, FOREVER, identity=False)
     evaluate_every: int = number(0, FOREVER, identity=False)
@@ -291,8 +291,6 @@ class Config(JudgeConfig):
                 "optimizer.reuse_latents=true needs as many images in both updates, not train.g_batch_size="
                 f"{self.train.g_batch_size} and train.batch_size={self.train.batch_size}: set them alike"
             )
-        if self.train.cuda_graphs and not self.train.compile:
-            yield "train.cuda_graphs=true are graphs of compiled passes: set train.compile=true too"
         layers, chosen = self.norm.activations, self.arch.discriminator_norm
         if layers not in ("none", chosen):
             yield (

@@ -5,7 +5,6 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from gan_lab.distributed import collectives
 from gan_lab.layers import weighted_layers
 from gan_lab.probes import is_finite
 from gan_lab.training.gan import Gan
+from gan_lab.training.memory import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -32,21 +32,24 @@ class DivergenceMonitor:
     """Watches losses, scores and weights of a `Gan`; keeps its last sound state, to go back to.
 
     `max_score` bounds losses and mean scores. With `stop` false divergence is noted in `diverged_by`, the
-    iteration by which it was noticed, and training continues; then no state is kept.
+    iteration by which it was noticed, and training continues; then no state is kept. Of sound states at least
+    `keep_every` iterations apart one is kept.
     """
 
-    def __init__(self, gan: Gan, max_score: float, stop: bool = True) -> None:
+    def __init__(self, gan: Gan, max_score: float, stop: bool = True, keep_every: int = 1) -> None:
         self.diverged_by: int | None = None
         self._gan = gan
         self._max_score = max_score
         self._stop = stop
         self._worst = torch.zeros((), device=gan.device)  # NaN is worse than everything
-        self._snapshot = self._sound_state()
+        self._keep_every = keep_every
+        self._snapshot = Snapshot()
+        self._keep()
 
     def see(self, values: Mapping[str, Tensor]) -> None:
         """Look at the losses and scores of one iteration; the host does not wait for the device."""
         seen = [value for name, value in values.items() if name.startswith(("loss/", "score/"))]
-        self._worst = torch.maximum(self._worst, torch.stack(seen).abs().max())
+        torch.maximum(self._worst, torch.stack(seen).abs().max(), out=self._worst)
 
     def is_healthy(self) -> bool:
         """Whether all that was seen lies within the bound and all weights are finite; the host waits."""
@@ -57,16 +60,17 @@ class DivergenceMonitor:
     def check(self) -> None:
         """Keep a sound state; else raise Diverged, with the `Gan` back before its first bad iteration."""
         if self.is_healthy():
-            self._snapshot.clear()  # two of them would be the most that memory ever holds
-            self._snapshot = self._sound_state()
+            self._keep()
         elif self._stop:
             raise self._replay()
         elif self.diverged_by is None:
             self.diverged_by = self._gan.iteration
             log.warning("diverged by iteration %d, and training continues", self.diverged_by)
 
-    def _sound_state(self) -> dict[str, Any]:
-        return copy.deepcopy(self._gan.state_dict()) if self._stop else {}
+    def _keep(self) -> None:
+        kept = self._snapshot.state
+        if self._stop and (kept is None or self._gan.iteration - kept["iteration"] >= self._keep_every):
+            self._snapshot.take(self._gan.state_dict())
 
     def _replay(self) -> Diverged:
         """Repeat the iterations since the last sound state, to find the first bad one; go back before it.
@@ -74,7 +78,7 @@ class DivergenceMonitor:
         Repeating gives the same bits, so that not every iteration has to be checked while all is well.
         """
         gan, last, bound = self._gan, self._gan.iteration, self._max_score
-        gan.load_state_dict(self._snapshot)
+        gan.load_state_dict(self._snapshot.state)
         while gan.iteration < last:
             before, iteration = copy.deepcopy(gan.state_dict()), gan.iteration + 1
             with trace_layers({"generator": gan.generator, "discriminator": gan.discriminator}) as layer_of:

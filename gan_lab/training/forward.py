@@ -18,11 +18,10 @@ from gan_lab.layers import WEIGHTED, weighted_layers
 
 @dataclass(frozen=True)
 class Execution:
-    """The choices of `train.precision`, `train.compile` and `train.cuda_graphs`."""
+    """The choices of `train.precision` and `train.compile`."""
 
     precision: str = "fp32"  # fp32 | bf16: convolutions and matrix products by autocast
     compile: bool = False
-    cuda_graphs: bool = False  # of the compiled passes, forward and backward
 
 
 IN_FULL_PRECISION = Execution()
@@ -46,16 +45,16 @@ class Forward:
         }
         # A compiled pass cannot be differentiated twice, as gradient normalization is.
         compiles = execution.compile and not isinstance(network, norms.GradientNormalized)
-        self._compiled = _compiled(network, execution.cuda_graphs) if compiles else None
+        self._compiled = _compiled(network) if compiles else None
 
     def __call__(self, *batch: Tensor) -> Tensor:
         if self._compiled is None:
             return self.uncompiled(*batch)
         with torch.autocast(**self._autocast), parametrize.cached():
             # The norms stay outside of the graph, which finds the weights that they made.
-            for _, layer, _ in norms.normalized_layers(self.network):
-                layer.weight  # noqa: B018
-                layer.bias  # noqa: B018
+            for module in self.network.modules():
+                for tensor in getattr(module, "parametrizations", ()):
+                    getattr(module, tensor)
             return self._compiled(*batch).float()
 
     def uncompiled(self, *batch: Tensor) -> Tensor:
@@ -156,9 +155,9 @@ def scores_are_per_sample(discriminator: nn.Module, images: Tensor, *labels: Ten
     return bool(gradient[0].any() and not gradient[1:].any())
 
 
-def _compiled(network: nn.Module, cuda_graphs: bool) -> Any:
+def _compiled(network: nn.Module) -> Any:
     # Backward passes would else free what the probes differentiate a second time.
     torch._functorch.config.donated_buffer = False
     # With and without gradients, in a D or a G step: beyond this many variants it gives up in silence.
     torch._dynamo.config.recompile_limit = 64
-    return torch.compile(network, dynamic=False, mode="reduce-overhead" if cuda_graphs else None)
+    return torch.compile(network, dynamic=False)

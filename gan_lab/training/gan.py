@@ -8,7 +8,7 @@ never makes the host wait for the device: so it can be recorded and replayed.
 import contextlib
 import enum
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ from gan_lab.rng import stream
 from gan_lab.training.ahead import Ahead
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.forward import IN_FULL_PRECISION, Execution, Forward, no_statistics
+from gan_lab.training.memory import SideStream, load_optimizer, load_scheduler
 from gan_lab.training.samples import generate
 
 
@@ -79,6 +80,13 @@ class UpdateInputs:
     augment_fake: Tensor | None
     is_penalized: bool = False  # a penalty that is not paid leaves out its operations: updates of two kinds
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> "UpdateInputs":
+        """The same with `function` of each tensor."""
+        changes: dict[str, Any] = {
+            name: function(one) for name, one in vars(self).items() if isinstance(one, Tensor)
+        }
+        return replace(self, **changes)
+
 
 TENSORS = tuple(one.name for one in fields(UpdateInputs) if one.name != "is_penalized")
 
@@ -89,6 +97,28 @@ class IterationInputs:
 
     discriminator: tuple[UpdateInputs, ...]
     generator: UpdateInputs
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "IterationInputs":
+        """The same with `function` of each tensor."""
+        return IterationInputs(
+            tuple(one.map(function) for one in self.discriminator), self.generator.map(function)
+        )
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them, in a fixed order."""
+        updates = (*self.discriminator, self.generator)
+        return [one for update in updates for one in vars(update).values() if isinstance(one, Tensor)]
+
+    @property
+    def kind(self) -> Hashable:
+        """Of two iterations with the same kind an update is the same operations."""
+        updates = (*self.discriminator, self.generator)
+        return tuple(
+            (one.shape, one.dtype) if isinstance(one, Tensor) else one
+            for update in updates
+            for one in vars(update).values()
+        )
 
 
 @dataclass(eq=False)
@@ -128,6 +158,8 @@ class Gan:
             raise ValueError(f"{len(self.batches.sizes)} batches an iteration for {self.n_dis} updates of D")
         if self.reuse_latents and self.g_batch_size != self.batches.sizes[self.n_dis - 1]:
             raise ValueError("latents are reused in batches of one size")
+        self.loads = 0  # of states, by which optimizers' memory becomes another
+        self._side_stream = SideStream(self.device)  # for the norms' small operations next to a pass of G
         self._make_images = Forward(self.generator, self.device, self.execution)
         self._score = Forward(self.discriminator, self.device, self.execution)
         self._host_inputs = Ahead(self._draw_on_host)
@@ -196,14 +228,22 @@ class Gan:
 
     def update(self, inputs: IterationInputs, measure: Measure = Measure.NOTHING) -> dict[str, Tensor]:
         """One iteration: the discriminator's updates, then the generator's; returns the last ones' values."""
+        values = self.steps(inputs, measure)
+        self.advance()
+        return values
+
+    def steps(self, inputs: IterationInputs, measure: Measure = Measure.NOTHING) -> dict[str, Tensor]:
+        """What an iteration computes on the device."""
         *first, last = inputs.discriminator
         for one in first:
             self.discriminator_step(one)
-        values = self.discriminator_step(last, measure) | self.generator_step(inputs.generator, measure)
+        return self.discriminator_step(last, measure) | self.generator_step(inputs.generator, measure)
+
+    def advance(self) -> None:
+        """What an iteration changes on the host: learning rates, and how many there were."""
         for scheduler in self.lr_schedulers.values():
             scheduler.step()
         self.iteration += 1
-        return values
 
     def discriminator_step(
         self, inputs: UpdateInputs, measure: Measure = Measure.NOTHING
@@ -214,14 +254,17 @@ class Gan:
         assert inputs.real is not None
         labels = () if inputs.labels is None else (inputs.labels,)
         statistics = contextlib.nullcontext() if self.bn_in_d_updates else no_statistics(self.generator)
-        with torch.no_grad(), norms.cached_weights(self.generator, update=False), statistics:
-            fake = self._make_images(inputs.latents, *labels)
-        # Detached, so that the inputs stay as they are where nothing augments them.
-        real = self._augmented(inputs.real, inputs.augment_real).detach().requires_grad_(bool(measure))
-        fake = self._augmented(fake, inputs.augment_fake).detach().requires_grad_(bool(measure))
         patches = PatchNorms(self.discriminator if audit else None)
         penalties: dict[str, Tensor] = {}
-        with norms.cached_weights(self.discriminator):  # one normalization for all passes
+        with contextlib.ExitStack() as stack:
+            with self._side_stream.fork():
+                stack.enter_context(norms.cached_weights(self.discriminator))  # once for all passes
+            with torch.no_grad(), norms.cached_weights(self.generator, update=False), statistics:
+                fake = self._make_images(inputs.latents, *labels)
+            self._side_stream.join()
+            # Detached, so that the inputs stay as they are where nothing augments them.
+            real = self._augmented(inputs.real, inputs.augment_real).detach().requires_grad_(bool(measure))
+            fake = self._augmented(fake, inputs.augment_fake).detach().requires_grad_(bool(measure))
             with patches:
                 if self.concatenate_real_and_fake:
                     scores = [self._score(torch.cat([real, fake]), *(torch.cat([y, y]) for y in labels))]
@@ -276,15 +319,16 @@ class Gan:
     def generator_step(self, inputs: UpdateInputs, measure: Measure = Measure.NOTHING) -> dict[str, Tensor]:
         """One generator update; the discriminator's weights get no gradient, its norms do not move."""
         labels = () if inputs.labels is None else (inputs.labels,)
-        for parameter in self._trained:
-            parameter.requires_grad_(False)
-        with norms.cached_weights(self.discriminator, update=False), norms.cached_weights(self.generator):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_without_gradient(self._trained))
+            with self._side_stream.fork():
+                stack.enter_context(norms.cached_weights(self.discriminator, update=False))
+            stack.enter_context(norms.cached_weights(self.generator))
             fake = self._augmented(self._make_images(inputs.latents, *labels), inputs.augment_fake)
+            self._side_stream.join()
             scores = [self._score(fake, *labels)]
             if inputs.real is not None:
                 scores.append(self._score(self._augmented(inputs.real, inputs.augment_real), *labels))
-        for parameter in self._trained:
-            parameter.requires_grad_(True)
         loss = self.loss.generator(*scores)
         self.g_optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -325,8 +369,14 @@ class Gan:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state; raises RuntimeError, KeyError or the like if it is of other networks."""
         for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+            if isinstance(part, torch.optim.Optimizer):
+                load_optimizer(part, state[name])
+            elif isinstance(part, LRScheduler):
+                load_scheduler(part, state[name])
+            else:
+                part.load_state_dict(state[name])
         self.iteration = state["iteration"]
+        self.loads += 1
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -337,6 +387,17 @@ class Gan:
             **self.lr_schedulers,
             **({"ema": self.ema} if self.ema else {}),
         }
+
+
+@contextlib.contextmanager
+def _without_gradient(parameters: Sequence[Tensor]) -> Iterator[None]:
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def _with_labels(score: Callable[..., Tensor], labels: tuple[Tensor, ...], images: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from gan_lab.runs.store import Store
 from gan_lab.training.divergence import Diverged, DivergenceMonitor
-from gan_lab.training.gan import Gan, Measure
+from gan_lab.training.gan import Gan, IterationInputs, Measure
+from gan_lab.training.graph import GraphedUpdate
 
 
 class Interrupted(Exception):
@@ -78,21 +79,27 @@ def train(
     intervals: Intervals,  # how long, and how many iterations lie between what
     monitor: DivergenceMonitor,  # looks for losses, scores and weights that are not sound
     stop_requested: Callable[[], str | None],  # the signal to stop for; all ranks ask at the same time
+    graphed: GraphedUpdate | None = None,  # `gan.update` seen by the monitor, as a graph
 ) -> None:
     """Train to the last iteration. Raises Interrupted or Diverged, with a checkpoint written."""
+
+    def update_and_see(inputs: IterationInputs, measure: Measure) -> Mapping[str, Tensor]:
+        values = gan.update(inputs, measure)
+        monitor.see(values)
+        return values
 
     def sample(start: int, stop: int) -> Tensor:
         if signal := stop_requested():  # judging can take minutes: a request to stop does not wait for it
             raise Interrupted(f"stopped by {signal} in the metrics of iteration {gan.iteration}")
         return gan.sample(start, stop)
 
+    update = graphed or update_and_see
     clock = Clock(gan.device, gan.iteration, images_per_iteration=sum(gan.batches.sizes[: gan.n_dis]))
     pending = store.pending_row
     while pending is not None or gan.iteration < intervals.iterations:
         if pending is None:
             due = intervals.due(gan.iteration + 1)
-            values = gan.update(gan.draw(gan.iteration + 1), due.measure)
-            monitor.see(values)
+            values = update(gan.draw(gan.iteration + 1), due.measure)
             row = to_floats(values) | clock.lap(gan.iteration) if due.log else {}
         else:  # a run that was stopped while this iteration was judged: what is left of it is its record
             due, row, pending = intervals.due(gan.iteration), pending, None
@@ -129,22 +136,29 @@ class Clock:
         self._images = images_per_iteration
         self._iteration = iteration
         self._start = time.perf_counter()
+        self._peak = 0
+        _forget_peak(device)  # an earlier run's of this process
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         begin = time.perf_counter()
         yield
+        _forget_peak(self._device)  # that of judging and sampling
         self._start += time.perf_counter() - begin
 
     def lap(self, iteration: int) -> dict[str, float]:
-        """Speed since the last lap (real images through the discriminator in a second), and peak memory."""
+        """Speed since the last lap (real images through the discriminator in a second), and peak memory.
+
+        On a GPU that is the most that iterations have taken; the process's own is of all that it ever did.
+        """
         now = time.perf_counter()
         seconds = (now - self._start) / (iteration - self._iteration)
         self._start, self._iteration = now, iteration
+        self._peak = max(self._peak, _peak_memory(self._device))
         return {
             "speed/step_ms": 1000 * seconds,
             "speed/images_per_s": self._images / seconds,
-            "memory/peak_mb": _peak_memory(self._device) / 2**20,
+            "memory/peak_mb": self._peak / 2**20,
         }
 
 
@@ -153,6 +167,12 @@ def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
+
+
+def _forget_peak(device: torch.device) -> None:
+    """Of a GPU; a process cannot forget its own."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def to_floats(values: Mapping[str, Tensor]) -> dict[str, float]:

@@ -11,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gan_lab import build, norms
 from gan_lab.archs.convolutions import Conv2d, ConvTranspose2d
 from gan_lab.config import compose, load
-from gan_lab.run import run
 from gan_lab.training.forward import Execution, Forward
 from gan_lab.training.gan import Gan, Measure
 
@@ -136,13 +135,6 @@ def test_a_penalty_is_differentiated_twice_beside_compiled_passes() -> None:
     gradient.square().sum().backward()
     weight = network[1].weight
     torch.testing.assert_close(weight.grad, 4 * weight.detach())  # ∇_w of 2‖w‖²
-
-
-def test_cuda_graphs_without_compilation_are_refused(
-    tiny: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(compose([*tiny, "train.cuda_graphs=true"])).exit_status == 2
-    assert "set train.compile=true too" in capsys.readouterr().err
 
 
 # --- the host never waits
