@@ -3,7 +3,7 @@
 import functools
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.gans import gan_for, iterate
@@ -12,6 +12,18 @@ from benchmarks.timing import in_turn, seconds
 from gan_lab.training.gan import Measure
 
 NORMS = ("none", "sn", "ssn", "bsn", "bssn", "strict_sn")
+FAMILIES = (
+    "clipped_sn",
+    "clipped_strict_sn",
+    "spectral_condition",
+    "stable_rank",
+    "frobenius",
+    "weight_norm",
+    "forced_weight_norm",
+    "certified",
+    "least_of_four",
+    "gram",
+)
 RIVALS = {
     "gradient_normalization": ("norm=gradient_normalization",),
     "gradient_penalty": ("penalty=gradient_penalty",),
@@ -28,10 +40,10 @@ CNN = ("dataset=cifar10", "norm=sn")  # the reference CNN, 32 pixels, batch 64
 SIZES = {32: CNN, 48: ("dataset=stl10", "norm=sn"), 64: ("dataset=celeba", "norm=sn")}
 
 
-def norms(rounds: int = 31) -> Iterator[Row]:
+def norms(rounds: int = 31, chosen: Sequence[str] = NORMS[1:]) -> Iterator[Row]:
     """`ratio/norm/<norm>`: an iteration with each norm over one without; CNN, 32 pixels, batch 64."""
-    times = iteration_times({name: (*CNN, f"norm={name}") for name in NORMS}, rounds)
-    for name in NORMS[1:]:
+    times = iteration_times({name: (*CNN, f"norm={name}") for name in ("none", *chosen)}, rounds)
+    for name in chosen:
         yield Row(f"ratio/norm/{name}", median_ratio(times[name], times["none"]), "×")
 
 
