@@ -8,19 +8,19 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.gans import gan_for, iterate, the_device
+from benchmarks.gans import gan_for, the_device
 from benchmarks.plain import loader, write_cifar10
 from benchmarks.rows import Row, median_ratio
 from benchmarks.timing import in_turn, seconds
-from gan_lab.data import Batch, Batches, ImageArray, celeba, open_array, write_array
+from gan_lab.data import Batches, ImageArray, celeba, open_array, write_array
 from gan_lab.files import write_json
+from gan_lab.training.gan import IterationInputs
 
 HOST = torch.device("cpu")
 BATCH = 64
@@ -108,7 +108,7 @@ def _plain_loop(archive: Path, array: Path) -> None:
 
 
 def waiting(steps: int = 8, gb: float = 4.0) -> Iterator[Row]:
-    """`wait/...`: the share of an iteration of the CNN (batch 64) in which it waits for real images.
+    """`wait/...`: the share of an iteration of the CNN (batch 64) in which it waits for what is drawn.
 
     Of CIFAR-10's number of images on the device, and of `gb` on the disk with none of it in memory at first.
     """
@@ -122,31 +122,17 @@ def waiting(steps: int = 8, gb: float = 4.0) -> Iterator[Row]:
 
 
 def wait_share(array: ImageArray, dataset: str, resident_gb: float, steps: int) -> float:
-    """The median share of an iteration of `dataset`'s defaults that drawing from `array` takes."""
+    """The median share of an iteration of `dataset`'s defaults in which it waits for what is drawn."""
     overrides = [f"dataset={dataset}", f"train.resident_gb={resident_gb}"]
     gan, _ = gan_for(overrides, array.path.parent, array)
-    gan.batches = batches = TimedBatches(gan.batches)  # type: ignore[assignment]
     shares = []
-    for _ in range(steps + 2):
-        total = seconds(functools.partial(iterate, gan), gan.device)
-        shares.append(batches.waited / total)
+    with gan.drawing_ahead():
+        for _ in range(steps + 2):
+            inputs: list[IterationInputs] = []
+            waited = seconds(lambda: inputs.append(gan.draw(gan.iteration + 1)), gan.device)  # noqa: B023
+            trained = seconds(lambda: gan.update(inputs[0]), gan.device)  # noqa: B023
+            shares.append(waited / (waited + trained))
     return statistics.median(shares[2:])  # the first ones warm up
-
-
-class TimedBatches:
-    """Batches that note how long the last draw took, the device's queue included."""
-
-    def __init__(self, batches: Batches) -> None:
-        self._batches = batches
-        self.waited = 0.0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._batches, name)
-
-    def draw(self, iteration: int) -> list[Batch]:
-        drawn: list[Batch] = []
-        self.waited = seconds(lambda: drawn.extend(self._batches.draw(iteration)), self.device)
-        return drawn
 
 
 def _write_noise(path: Path, gb: float) -> ImageArray:

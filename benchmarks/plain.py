@@ -28,23 +28,22 @@ ROWS = 2000  # in each of the archive's five training batches
 class UncheckedCIFAR10(CIFAR10):
     """torchvision's dataset on an extracted archive that is not the published one."""
 
-    train_list: ClassVar[list[list[Any]]] = [[Path(name).name, None] for name in cifar10.BATCHES]
+    train_list: ClassVar[list[list[Any]]] = [[name, None] for name in cifar10.PUBLISHED.members]
     test_list: ClassVar[list[list[Any]]] = []
     meta: ClassVar[dict[str, Any]] = {"filename": "batches.meta", "key": "label_names", "md5": None}
 
 
 def write_cifar10(folder: Path, rows: int = ROWS) -> np.ndarray:
     """Write noise as CIFAR-10's five extracted batches; returns the images `[5 · rows, 3, 32, 32]`."""
-    pixels = np.random.default_rng(0).integers(0, 256, (len(cifar10.BATCHES), rows, 3072), dtype=np.uint8)
-    files: dict[str, dict[str, Any]] = {
-        "cifar-10-batches-py/batches.meta": {"label_names": list("0123456789")}
-    }
-    for name, batch in zip(cifar10.BATCHES, pixels, strict=True):
+    names = cifar10.PUBLISHED.members
+    pixels = np.random.default_rng(0).integers(0, 256, (len(names), rows, 3072), dtype=np.uint8)
+    files: dict[str, dict[str, Any]] = {"batches.meta": {"label_names": list("0123456789")}}
+    for name, batch in zip(names, pixels, strict=True):
         files[name] = {"data": batch, "labels": [0] * rows}
+    place = folder / cifar10.PUBLISHED.folder
+    place.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(pickle.dumps(content))
+        (place / name).write_bytes(pickle.dumps(content))
     return pixels.reshape(-1, 3, 32, 32)
 
 

@@ -62,7 +62,7 @@ class Program:
             checkpoint_every=10**9,
         )
         first = self.gan.iteration + 1
-        with contextlib.suppress(_Enough):
+        with contextlib.suppress(_Enough), self.gan.drawing_ahead():
             train(cast(Gan, timed), self._store, [], intervals, self._monitor, lambda: None)
         times: dict[str, list[float]] = {"plain": [], "logged": [], "probed": []}
         for number in range(count):

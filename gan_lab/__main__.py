@@ -10,9 +10,12 @@ from gan_lab.shell import PROGRAM
 COMMANDS = {
     "train": "train one GAN, or with -m a sweep",
     "compare": "runs side by side",
+    "study": "what runs say, written as a chapter",
+    "pack-records": "configs and metrics of many runs in one small file",
     "evaluate": "FID, IS, KID, precision and recall of a run, a generator, a checkpoint or images",
     "generate": "images of a trained generator",
     "prepare-data": "make a dataset's array before training",
+    "fetch-emoji": "a folder of 3,786 colour pictures, by npm",
     "audit-norms": "every layer's sigma next to its exact value",
     "sweep-status": "how a sweep stands, live",
     "sync-wandb": "all runs of a folder to W&B, from their local records",

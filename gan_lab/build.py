@@ -20,7 +20,7 @@ from gan_lab.config import Config, JudgeConfig
 from gan_lab.data import Batches, ImageArray
 from gan_lab.distributed import env
 from gan_lab.distributed.batch_norm import synchronize
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, one_line
 from gan_lab.metrics import Evaluator
 from gan_lab.rng import stream
 from gan_lab.tracking import Guarded, Tracker
@@ -63,7 +63,7 @@ def factory(node: dict[str, Any], axis: str) -> Callable[..., Any]:
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
-        raise UserError(f"the config of {axis} is wrong: {_one_line(error.__cause__ or error)}") from error
+        raise UserError(f"the config of {axis} is wrong: {one_line(error.__cause__ or error)}") from error
 
 
 def build(node: dict[str, Any], axis: str, *arguments: Any, **named: Any) -> Any:
@@ -72,18 +72,12 @@ def build(node: dict[str, Any], axis: str, *arguments: Any, **named: Any) -> Any
     try:
         return make(*arguments, **named)
     except (TypeError, ValueError, LookupError, RuntimeError) as error:
-        raise UserError(
-            f"the config of {axis} does not fit {node['_target_']}: {_one_line(error)}"
-        ) from error
+        raise UserError(f"the config of {axis} does not fit {node['_target_']}: {one_line(error)}") from error
 
 
 def optional(node: dict[str, Any], axis: str) -> Any:
     """Like `build`, or None where the choice is to have no such part."""
     return build(node, axis) if node.get("_target_") else None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def load_images(config: JudgeConfig) -> ImageArray:
@@ -94,7 +88,7 @@ def load_images(config: JudgeConfig) -> ImageArray:
 def build_networks(config: Config, device: torch.device) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator, initialized and normalized: a function of the config and its seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(config.seed, "networks").initial_seed())
+        torch.default_generator.manual_seed(stream(config.seed, "networks").initial_seed())  # the host's
         generator = build(config.arch.generator, "arch")
         discriminator = build(config.arch.discriminator, "arch")
         build(config.init.generator, "init", generator)
@@ -104,11 +98,12 @@ def build_networks(config: Config, device: torch.device) -> tuple[nn.Module, nn.
             synchronize(discriminator)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         for network in (generator, discriminator):
-            network.to(device, memory_format=layout)
+            network.to(memory_format=layout)
         _normalize(config, generator, discriminator)
         if config.norm.output == "gradient":
             norms.normalize_gradient(discriminator)
-    return generator, discriminator
+    # Only now, so that all devices start from the same bits.
+    return generator.to(device), discriminator.to(device)
 
 
 def example_inputs(config: Config, *networks: nn.Module) -> Iterator[tuple[Tensor, ...]]:
@@ -139,12 +134,16 @@ def _normalize(config: Config, generator: nn.Module, discriminator: nn.Module) -
                 scale=norm.scale,
                 gamma=norm.gamma,
                 gamma_bias=norm.gamma_bias,
+                gamma_start=norm.gamma_start,
+                mode=norm.mode,
+                scale_rule=norm.scale_rule,
                 n_power_iterations=norm.n_power_iterations,
                 warmup_iterations=norm.warmup_iterations,
+                power_iteration=norm.power_iteration,
                 example_input=example,
             )
         except (TypeError, ValueError) as error:
-            raise UserError(f"norm={norm.name} does not fit the {target}: {_one_line(error)}") from error
+            raise UserError(f"norm={norm.name} does not fit the {target}: {one_line(error)}") from error
 
 
 def build_evaluators(config: JudgeConfig, array: ImageArray, device: torch.device) -> dict[str, Evaluator]:
@@ -323,7 +322,7 @@ def refuse_unknown_tracker_keys(config: Config) -> None:
     try:
         known = inspect.signature(get_object(node["_target_"])).parameters
     except (ImportError, ValueError, TypeError) as error:
-        raise UserError(f"tracker._target_ cannot be used ({_one_line(error)}): give another") from error
+        raise UserError(f"tracker._target_ cannot be used ({one_line(error)}): give another") from error
     if any(parameter.kind == parameter.VAR_KEYWORD for parameter in known.values()):
         return
     for key in node.keys() - known.keys() - {"name", "_target_"}:

@@ -11,8 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 
-from gan_lab import presets
-from gan_lab.errors import UserError
+from gan_lab import presets, shell
+from gan_lab.errors import UserError, first_line, one_line
 
 FOREVER = 10**12  # iterations
 MEASURES: dict[str, Any] = {"identity": False}  # marks a key that cannot change what a run computes
@@ -92,10 +92,14 @@ class Norm(_Axis):
     name: FolderName
     estimator: Node | None
     scale: float = number(1e-6, 1e6)
-    gamma: Literal["none", "shared", "per_layer"]
+    gamma: Literal["none", "shared", "per_layer", "per_filter"]
     gamma_bias: bool = False
+    gamma_start: Literal["scale", "weight"] = "scale"
+    mode: Literal["divide", "clip"] = "divide"
+    scale_rule: Literal["constant", "fan"] = "constant"
     n_power_iterations: int = number(1, 10_000)
     warmup_iterations: int = number(0, 10_000)
+    power_iteration: Literal["block", "plain"] = "block"
     target: Literal["discriminator", "generator", "both"]
     activations: NormLayers = "none"
     output: Literal["none", "gradient"] = "none"
@@ -273,8 +277,13 @@ class Config(JudgeConfig):
             )
         if self.norm.gamma_bias and self.norm.gamma == "none":
             yield (
-                "norm.gamma_bias=true needs a scale that is learned: set norm.gamma=shared or "
-                "norm.gamma=per_layer"
+                "norm.gamma_bias=true needs a scale that is learned: set norm.gamma=shared, per_layer or "
+                "per_filter"
+            )
+        if self.norm.gamma_start == "weight" and self.norm.gamma not in ("per_layer", "per_filter"):
+            yield (
+                "norm.gamma_start=weight begins at each layer's own sigma, for which "
+                f"norm.gamma={self.norm.gamma} has no place: set norm.gamma=per_layer or per_filter"
             )
         sizes_differ = self.train.g_batch_size != self.train.batch_size
         if self.optimizer.reuse_latents and sizes_differ:
@@ -311,23 +320,27 @@ class Config(JudgeConfig):
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
-    """The config that `train.py` would compose from these overrides.
+    """The config that `train.py` would compose from these overrides; raises UserError where it refuses them.
 
     `config_dir` is a folder of the user's own choices, like `--config-dir`.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
 
     presets.register()
     GlobalHydra.instance().clear()
-    # Quoted, because a folder's name may hold what Hydra's grammar gives a meaning, such as parentheses.
     search = []
     if config_dir:
-        folder = str(config_dir.expanduser().resolve()).replace("\\", "\\\\").replace('"', '\\"')
-        search = [f'hydra.searchpath=["file://{folder}"]']
-    with initialize_config_dir(str(presets.CONFIGS), version_base="1.3"):
-        return hydra_compose("train", overrides=[*overrides, *search])
+        search = [f"hydra.searchpath=[{shell.quoted(f'file://{config_dir.expanduser().resolve()}')}]"]
+    try:
+        with initialize_config_dir(str(presets.CONFIGS), version_base="1.3"):
+            return hydra_compose("train", [*overrides, *search])
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = one_line(error).partition("Config search path")[0]
+        hint = "" if config_dir else " (a choice of your own needs --config-dir)"
+        raise UserError(f"the overrides are wrong: {reason}{hint}") from error
 
 
 def load(cfg: DictConfig, ranks: int = 1) -> Config:
@@ -383,7 +396,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
             raise UserError(f"{missing} has no value: give it one, as in {missing}=...")
         plain = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"the config cannot be resolved: {str(error).splitlines()[0]}") from error
+        raise UserError(f"the config cannot be resolved: {first_line(error)}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
@@ -426,18 +439,6 @@ def _identity(model: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
         child = field.annotation if field is not None else None
         kept[key] = _identity(child, value) if isinstance(value, Mapping) else value
     return kept
-
-
-def _not_identity(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for key, field in model.model_fields.items():
-        if field.json_schema_extra == MEASURES:
-            yield prefix + key
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _not_identity(field.annotation, f"{prefix}{key}.")
-
-
-# The dotted keys that cannot change what a run computes, `train.iterations` among them (see `identity`).
-NOT_IDENTITY = tuple(_not_identity(Config))
 
 
 def _one_spelling(node: Any) -> Any:

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from gan_lab.build import build_evaluators, load_images
@@ -22,7 +20,7 @@ from gan_lab.data.batches import sample_labels
 from gan_lab.data.folder import MAX_DAMAGED
 from gan_lab.data.raw import list_images
 from gan_lab.data.recipe import Recipe
-from gan_lab.device import pick_device
+from gan_lab.device import pick_device, prepare_process
 from gan_lab.errors import UserError
 from gan_lab.load import Trained, is_run, load, locate
 from gan_lab.metrics import METRICS, Evaluator
@@ -30,6 +28,7 @@ from gan_lab.presets import CONFIGS
 from gan_lab.report import runs
 from gan_lab.runs.directory import RunDirectory
 from gan_lab.runs.lock import RunLock
+from gan_lab.shell import quoted
 from gan_lab.tracking import jsonl
 
 
@@ -85,6 +84,9 @@ def judge(
         raise UserError("metrics=none judges nothing: take metrics=inception")
     device = pick_device(config.device)
     trained = None if files else load(source, device, allow)
+    prepare_process(
+        device, tf32=trained.config.train.tf32 if trained else True
+    )  # as the run itself is judged
     if record and (against or (trained and trained.config.dataset.name != config.dataset.name)):
         raise UserError(
             f"the figures in a run's record are against its own dataset, not {config.dataset.name}: leave "
@@ -229,27 +231,17 @@ def _values(prefix: str, node: dict[str, Any]) -> Iterator[str]:
         if isinstance(value, dict):
             yield from _values(f"{prefix}.{key}", value)
             continue
-        text = _quoted(value) if isinstance(value, str) else json.dumps(value)
+        text = quoted(value) if isinstance(value, str) else json.dumps(value)
         if "${" in text:  # Hydra would replace it, be it by something to call
             raise UserError(f"the run's config holds {text}, which is not resolved: put its value there")
         yield f"{prefix}.{key}={text}"
-
-
-def _quoted(text: str) -> str:
-    """Text as one string of Hydra's grammar."""
-    return "'" + text.replace("'", r"\'") + "'"
 
 
 def _compose(own: Sequence[str], overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
     """The plain config of these choices; what was typed replaces what is a run's own."""
     typed = {override.partition("=")[0].lstrip("+~") for override in overrides}
     kept = [one for one in own if not _is_replaced(one.partition("=")[0], typed)]
-    try:
-        return resolved(compose([*kept, *overrides], config_dir))
-    except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split("Config search path")[0].split())
-        hint = "" if config_dir else " (a choice of your own needs --config-dir)"
-        raise UserError(f"the dataset, the metrics or the overrides are wrong: {reason}{hint}") from error
+    return resolved(compose([*kept, *overrides], config_dir))
 
 
 def _is_replaced(key: str, typed: set[str]) -> bool:

@@ -55,6 +55,19 @@ class KernelLayout:
         """The weight as `[c_out, c_in / groups, k]`: the blocks below each other."""
         return self.blocks(weight).flatten(0, 1)
 
+    def of_kernel(self, kernel: Tensor, shape: torch.Size) -> Tensor:
+        """The inverse of `kernel`, a weight of this shape."""
+        groups, c_out, c_in, k = self.block_shape(shape)
+        return self.weight(kernel.reshape(groups, c_out, c_in, k), shape)
+
+    def per_filter(self, values: Tensor, shape: torch.Size) -> Tensor:
+        """One number for each output filter, `[c_out]`, as it multiplies a weight of this shape."""
+        ones = (1,) * (len(shape) - 2)
+        if not self.transposed:
+            return values.view(-1, 1, *ones)
+        of_groups = values.view(self.groups, 1, -1).expand(-1, shape[0] // self.groups, -1)
+        return of_groups.reshape(shape[0], shape[1], *ones)
+
     def fans(self, weight: Tensor) -> tuple[int, int]:
         """(fan-in, fan-out): the inputs that feed one output, the outputs that one input feeds.
 

@@ -1,4 +1,4 @@
-"""A trained generator out of a run's directory, without running code that the directory names."""
+"""A trained network out of a run's directory, without running code that the directory names."""
 
 import pkgutil
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gan_lab.build import build_networks
 from gan_lab.config import Config, of_plain
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, first_line
 from gan_lab.runs import checkpoint
 from gan_lab.runs.directory import RunDirectory
 from gan_lab.training.forward import needs_labels
@@ -53,7 +53,7 @@ class Trained:
             if labels is None:
                 raise
             reason = f"{self.weights} makes no images of class {int(labels[0])}"
-            raise UserError(f"{reason} ({_first_line(error)}): give another, or none") from error
+            raise UserError(f"{reason} ({first_line(error)}): give another, or none") from error
 
 
 def load(source: Path, device: torch.device, allow: Sequence[str] = ()) -> Trained:
@@ -64,17 +64,36 @@ def load(source: Path, device: torch.device, allow: Sequence[str] = ()) -> Train
     """
     directory, weights = locate(source)
     config, generator, _ = networks(directory, device, allow)
+    iteration = _restore(generator, "generator", weights, directory)
+    return Trained(generator, config, directory, weights, iteration)
+
+
+def load_discriminator(source: Path, device: torch.device, allow: Sequence[str] = ()) -> nn.Module:
+    """The discriminator of a run directory, of its discriminator.safetensors, or of one of its checkpoints.
+
+    In eval mode, with its norms, which `gan_lab.norms.remove` turns into ordinary weights. Otherwise like
+    `load`.
+    """
+    directory, weights = locate(source, "discriminator")
+    _, _, discriminator = networks(directory, device, allow)
+    _restore(discriminator, "discriminator", weights, directory)
+    return discriminator
+
+
+def _restore(network: nn.Module, kind: str, weights: Path, directory: RunDirectory) -> int:
+    """Put the file's weights into the network, for use; returns the iteration after which they were so."""
     try:
-        state, iteration = _read(weights)
-        generator.load_state_dict(state)
+        state, iteration = _read(weights, kind)
+        network.load_state_dict(state)
     except UserError:
         raise
     except Exception as error:
         raise UserError(
-            f"{weights} does not hold the generator of {directory.config} ({_first_line(error)}): give "
+            f"{weights} does not hold the {kind} of {directory.config} ({first_line(error)}): give "
             "another file of that run"
         ) from error
-    return Trained(generator.eval().requires_grad_(False), config, directory, weights, iteration)
+    network.eval().requires_grad_(False)
+    return iteration
 
 
 def networks(
@@ -96,7 +115,7 @@ def networks(
     except Exception as error:  # a config of another version, or a spoilt one, can be wrong in any way
         raise UserError(
             f"no networks can be built from {directory.config}, which is damaged or of another version "
-            f"({type(error).__name__}: {_first_line(error)}): take another run"
+            f"({type(error).__name__}: {first_line(error)}): take another run"
         ) from error
     return config, generator, discriminator
 
@@ -106,31 +125,34 @@ def is_run(source: Path) -> bool:
     return RunDirectory(source).config.exists()
 
 
-def locate(source: Path) -> tuple[RunDirectory, Path]:
-    """The run's directory and the file of weights that `source` stands for."""
+def locate(source: Path, kind: str = "generator") -> tuple[RunDirectory, Path]:
+    """The run's directory and the file of weights that `source` stands for, of the network of a kind."""
     if source.is_dir():
         directory = RunDirectory(source)
-        if directory.config.exists() and not directory.generator.exists():
+        weights = directory.generator if kind == "generator" else directory.discriminator
+        if directory.config.exists() and not weights.exists():
             newest = max(directory.checkpoints.glob("*.pt"), default=None)
             remedy = f"give its checkpoint {newest}" if newest else "train it first"
-            raise UserError(f"the run {source} has no {directory.generator.name} yet: {remedy}")
-        return directory, directory.generator
+            raise UserError(f"the run {source} has no {weights.name} yet: {remedy}")
+        return directory, weights
     if not source.exists():
-        raise UserError(f"{source} does not exist: give a run's directory, generator or checkpoint")
+        raise UserError(f"{source} does not exist: give a run's directory, {kind} or checkpoint")
     for folder in (source.absolute().parent, source.absolute().parent.parent):
         if is_run(folder):
             return RunDirectory(folder), source
     raise UserError(f"no config.yaml next to {source} says what network it is of: put its run's there")
 
 
-def _read(weights: Path) -> tuple[dict[str, Tensor], int]:
-    """The generator's state and the iteration after which it was like that."""
+def _read(weights: Path, kind: str) -> tuple[dict[str, Tensor], int]:
+    """The network's state and the iteration after which it was like that."""
     if weights.suffix == ".safetensors":
         with safe_open(weights, framework="pt") as file:
             # Not the status's iteration: the run may have been continued since.
             return {name: file.get_tensor(name) for name in file.keys()}, int(file.metadata()["iteration"])  # noqa: SIM118
     state = checkpoint.load(weights)
-    return state.get("ema", state["generator"]), state["iteration"]  # what the run itself samples and judges
+    if kind == "generator":  # what the run itself samples and judges
+        return state.get("ema", state["generator"]), state["iteration"]
+    return state[kind], state["iteration"]
 
 
 def _targets(node: Any) -> Iterator[str]:
@@ -161,7 +183,3 @@ def _refuse_untrusted(target: str, trusted: Sequence[str], config: Path) -> None
 
 def _lies_in(name: str, modules: Sequence[str]) -> bool:
     return any(name == module or name.startswith(f"{module}.") for module in modules)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0].rstrip(":")

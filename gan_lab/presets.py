@@ -1,7 +1,8 @@
 """Where the configs lie, and the paper's sweeps as choices of `experiment`: each dataset's with its grids.
 
 `experiment=paper/<dataset>_<sweep>` is configs/experiment/paper/<dataset>.yaml, then sweep/<sweep>.yaml in
-the same folder, then the scales of the table here. Numbers: Lin et al. 2021's public code.
+the same folder, then the scales of the table here; `paper/exact/<dataset>_<sweep>` begins with
+exact/<dataset>.yaml, for those sweeps that the public code has. Numbers: Lin et al. 2021's public code.
 """
 
 from pathlib import Path
@@ -23,6 +24,7 @@ SWEEPS: dict[str, dict[str, str | None]] = {
     "celeba": {**CNN, "scale": NARROW},
     "imagenet": {"norms": None, "scale": COARSE},
 }
+ADDED = ("norms", "strict")  # with strict SN or no norm, of which the public code has neither
 
 
 def register() -> None:
@@ -34,9 +36,10 @@ def register() -> None:
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     for dataset, sweeps in SWEEPS.items():
         for sweep, scales in sweeps.items():
-            defaults = [f"/experiment/paper/{dataset}", f"/experiment/paper/sweep/{sweep}", "_self_"]
-            node: dict[str, Any] = {"defaults": defaults}
-            if scales:
-                node["hydra"] = {"sweeper": {"params": {"norm.scale": scales}}}
-            name = f"{dataset}_{sweep}"
-            ConfigStore.instance().store(name, node, group="experiment/paper", package="_global_")
+            for folder in ("paper",) if sweep in ADDED else ("paper", "paper/exact"):
+                defaults = [f"/experiment/{folder}/{dataset}", f"/experiment/paper/sweep/{sweep}", "_self_"]
+                node: dict[str, Any] = {"defaults": defaults}
+                if scales:
+                    node["hydra"] = {"sweeper": {"params": {"norm.scale": scales}}}
+                name = f"{dataset}_{sweep}"
+                ConfigStore.instance().store(name, node, group=f"experiment/{folder}", package="_global_")

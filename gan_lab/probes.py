@@ -4,9 +4,10 @@ Each function but `is_finite` returns `{metric name: scalar tensor}`; only it an
 for the device.
 """
 
+import copy
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,11 @@ from torch import Tensor, nn
 from gan_lab.archs.initialization import target_variances
 from gan_lab.distributed import collectives
 from gan_lab.layers import fans, weighted_layers
-from gan_lab.norms import sigmas, trained_weight
+from gan_lab.norms import remove, sigmas, trained_weight
 from gan_lab.norms.audit import audit
 from gan_lab.norms.bounds import PatchNorms, gradient_bounds
 
-__all__ = ["audited", "gradient_norms", "is_finite", "sigmas", "slopes", "weight_variances"]
+__all__ = ["audited", "curvature", "gradient_norms", "is_finite", "sigmas", "slopes", "weight_variances"]
 
 log = logging.getLogger(__name__)
 
@@ -64,17 +65,52 @@ def weight_variances(network: nn.Module) -> dict[str, Tensor]:
 
     `weight_var/<layer>` next to `weight_var_lecun/`, `_xavier/` and `_kaiming/<layer>`, and its ratio to
     LeCun's, `weight_var_ratio/<layer>` (Lin et al. 2021, section 4: SN keeps the variance near LeCun's
-    `1/fan_in`).
+    `1/fan_in`). And the size `‖W‖` of the weight that is trained, `trained_norm/<layer>`: under a norm it
+    grows, and its gradient falls as it does.
     """
     values = {}
     for name, layer in weighted_layers(network):
         assert isinstance(layer.weight, Tensor)
+        values[f"trained_norm/{name}"] = torch.linalg.vector_norm(trained_weight(layer))
         values[f"weight_var/{name}"] = layer.weight.var(correction=0)
         targets = target_variances(*fans(layer))
         values[f"weight_var_ratio/{name}"] = values[f"weight_var/{name}"] / targets["lecun"]
         for rule, target in targets.items():
             values[f"weight_var_{rule}/{name}"] = torch.full_like(values[f"weight_var/{name}"], target)
     return values
+
+
+def curvature(
+    network: nn.Module, loss: Callable[[nn.Module], Tensor], iterations: int = 10
+) -> dict[str, Tensor]:
+    """`curvature/d`: `‖H_w‖`, H_w the Hessian of a loss by the effective weights and the biases.
+
+    `loss` computes it from a network. By power iteration on Hessian-vector products, so from below. Lin et
+    al. 2021 bound it under SN in their supplement. Nothing, with a word in the log, where PyTorch cannot
+    differentiate the loss twice.
+    """
+    twin = copy.deepcopy(network)
+    remove(twin)
+    weights = [parameter for parameter in twin.parameters() if parameter.requires_grad]
+    rng = torch.Generator().manual_seed(0)
+    vectors = [torch.randn(weight.shape, generator=rng).to(weight) for weight in weights]
+    try:
+        slopes = torch.autograd.grad(loss(twin), weights, create_graph=True, materialize_grads=True)
+        for _ in range(iterations):
+            length = torch.nn.utils.get_total_norm(vectors)
+            along = [(one * vector).sum() for one, vector in zip(slopes, vectors, strict=True)]
+            slope = torch.stack(along).sum() / length
+            if not slope.requires_grad:
+                return {"curvature/d": torch.zeros_like(length)}  # the loss is linear
+            products = torch.autograd.grad(slope, weights, retain_graph=True, materialize_grads=True)
+            vectors = [collectives.mean(product) for product in products]
+            size = torch.nn.utils.get_total_norm(vectors)
+            if not size:
+                break  # a piece of the network where the loss is flat
+    except RuntimeError as error:
+        log.warning("no curvature: %s", error)
+        return {}
+    return {"curvature/d": size}
 
 
 def audited(
@@ -86,11 +122,13 @@ def audited(
 ) -> dict[str, Tensor]:
     """The exact singular values of each layer, and what follows from them.
 
-    `sigma_exact/<layer>` next to the estimate, its `sigma_error/<layer>` (relative), `operator_norm/<layer>`
-    of the effective weight, `lipschitz/d` of the whole network, and `grad_bound/d/<layer>`, which
-    `grad_norm/d/<layer>` cannot exceed. `image` is `[1, 3, H, W]`, `labels` its class where the network takes
-    one; see `gan_lab.norms.bounds` for `patches` and `score_gradients`, without which there are no bounds.
-    What cannot be had is left out, with a word.
+    `sigma_exact/<layer>` next to the estimate, its `sigma_error/<layer>` (relative); of the effective weight
+    `operator_norm/<layer>`, and of its spectrum `stable_rank/`, `effective_rank/` and
+    `spectrum_median/<layer>`; `operator_norm_spread/d`, the largest of the layers' operator norms over the
+    least; `lipschitz/d` of the whole network, and `grad_bound/d/<layer>`, which `grad_norm/d/<layer>` cannot
+    exceed. `image` is `[1, 3, H, W]`, `labels` its class where the network takes one; see
+    `gan_lab.norms.bounds` for `patches` and `score_gradients`, without which there are no bounds. What cannot
+    be had is left out, with a word.
     """
     try:
         exact = audit(network, image, *labels)
@@ -100,9 +138,15 @@ def audited(
     values: dict[str, float] = {}
     for row in exact.layers:
         values[f"operator_norm/{row.layer}"] = row.operator_norm
+        values[f"stable_rank/{row.layer}"] = row.spectrum.stable_rank
+        values[f"effective_rank/{row.layer}"] = row.spectrum.effective_rank
+        values[f"spectrum_median/{row.layer}"] = row.spectrum.median
         if row.exact is not None and row.relative_error is not None:
             values[f"sigma_exact/{row.layer}"] = row.exact
             values[f"sigma_error/{row.layer}"] = row.relative_error
+    norms = [row.operator_norm for row in exact.layers]
+    if min(norms) > 0:
+        values["operator_norm_spread/d"] = max(norms) / min(norms)
     if exact.lipschitz is not None:
         values["lipschitz/d"] = exact.lipschitz
     tensors = {name: image.new_tensor(value) for name, value in values.items()}

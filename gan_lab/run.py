@@ -15,10 +15,10 @@ from omegaconf import DictConfig
 from gan_lab import build
 from gan_lab.config import Config, load
 from gan_lab.data import ImageArray
-from gan_lab.device import pick_device, prepare_process
+from gan_lab.device import hardware, pick_device, prepare_process
 from gan_lab.distributed import collectives, env
 from gan_lab.distributed.collectives import on_rank_zero, rank_zero_first
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, one_line
 from gan_lab.metrics import Evaluator
 from gan_lab.report.summary import summary
 from gan_lab.runs.directory import (
@@ -68,7 +68,7 @@ def run(cfg: DictConfig) -> Outcome:
                 outcome = _run(config, stop)
         return dataclasses.replace(outcome, signals=tuple(stop.received))
     except UserError as error:
-        return _refusal(_one_line(error))
+        return _refusal(one_line(error))
     except OSError as error:  # before training, which has its own way to fail
         place = error.filename or "a file"
         return _refusal(f"{place} cannot be used ({error.strerror}): see to that and try again")
@@ -89,10 +89,6 @@ def _refusal(reason: str) -> Outcome:
     return Outcome(WRONG_CONFIG, reason=reason)
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
 def _run(config: Config, stop: StopRequest) -> Outcome:
     """The life of a run, on every rank."""
     build.refuse_unknown_tracker_keys(config)
@@ -107,6 +103,7 @@ def _run(config: Config, stop: StopRequest) -> Outcome:
         if state:
             _refuse_other_images(config, directory, state.get("images"), array.fingerprint)
             _resume(gan, state, directory)
+            _name_other_hardware(directory, gan.device)
         start, device = gan.iteration, _devices(gan.device)
         ended, at_once = FAILED, False
         try:
@@ -119,6 +116,7 @@ def _run(config: Config, stop: StopRequest) -> Outcome:
                     images=array.fingerprint,
                     seed=config.seed,
                     device=device,
+                    **hardware(gan.device),
                 )
                 log.info("training in %s on %s from iteration %d", directory.root, device, start)
                 ended = _train(config, gan, store, evaluators, stop)
@@ -165,7 +163,7 @@ def _refuse_other_images(config: Config, directory: RunDirectory, trained_on: An
 def _parts(config: Config) -> tuple[ImageArray, Gan, Sequence[Evaluator]]:
     """The images, and what trains and judges on them."""
     device = pick_device(config.device)
-    prepare_process(config.train.tf32, config.train.compile)
+    prepare_process(device, config.train.tf32, config.train.compile)
     array = build.load_images(config)
     evaluators = build.build_evaluators(config, array, device)
     return array, build.build_gan(config, array, device), list(evaluators.values())
@@ -178,11 +176,24 @@ def _resume(gan: Gan, state: dict[str, Any], directory: RunDirectory) -> None:
         if min(int(state["iteration"]), int(state["record_length"])) < 0:
             raise ValueError("a negative iteration or length")
     except Exception as error:  # of another architecture or version, it can be wrong in any way
-        reason = f"no {error}" if isinstance(error, KeyError) else _one_line(error)[:200]
+        reason = f"no {error}" if isinstance(error, KeyError) else one_line(error)[:200]
         raise UserError(
             f"the checkpoints in {directory.checkpoints} do not fit this config ({reason}): "
             "start over with fresh=true, which keeps them aside"
         ) from error
+
+
+@on_rank_zero
+def _name_other_hardware(directory: RunDirectory, device: torch.device) -> None:
+    """A run on several kinds of devices is one run to rounding, which nobody shall find out by comparing."""
+    before, now = directory.read_status(), hardware(device)
+    of_then = {key: before.get(key, "") for key in ("gpu", "driver", "cuda", "cudnn")}
+    of_now = {key: now.get(key, "") for key in of_then}
+    if before.get("device") and of_then != of_now:
+        then, here = (" ".join(filter(None, one.values())) or "a CPU" for one in (of_then, of_now))
+        log.warning(
+            "trained on %s so far, and now on %s: the same run to rounding, not to the bit", then, here
+        )
 
 
 def _devices(device: torch.device) -> str:
@@ -203,12 +214,12 @@ def _trackers(
         log.info(line)
         print(line, flush=True)
     tracker = build.build_tracker(config, directory.root, start)
-    console = Console(start, config.train.iterations)  # whose clock starts when the other is up
+    console = Console(start, config.train.iterations, bool(evaluators))  # last: its clock starts here
     return [tracker, console] if tracker else [console]
 
 
 def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluator], stop: StopRequest) -> str:
-    """Train, write the generator, keep the status true; returns the state in which the run ended."""
+    """Train, write the networks, keep the status true; returns the state in which the run ended."""
 
     def status(state: str, reason: str = "", **details: str | int) -> str:
         if env.is_rank_zero():
@@ -219,8 +230,9 @@ def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluato
     try:
         on_rank_zero(status)(RUNNING)
         graphed = build.build_graphed(config, gan, monitor)
-        train(gan, store, evaluators, build.build_intervals(config), monitor, stop.agreed, graphed)
-        store.write_generator(gan.eval_generator.state_dict(), gan.iteration)
+        with gan.drawing_ahead():
+            train(gan, store, evaluators, build.build_intervals(config), monitor, stop.agreed, graphed)
+        store.write_networks(gan.eval_generator.state_dict(), gan.discriminator.state_dict(), gan.iteration)
     except Interrupted as error:
         return status(INTERRUPTED, str(error))
     except Diverged as error:

@@ -21,6 +21,13 @@ def command(name: str, *arguments: str) -> str:
     return shlex.join([_findable("python", Path(sys.executable)), _from_here(CHECKOUT / script), *arguments])
 
 
+def quoted(text: str) -> str:
+    """The text as a value that Hydra's grammar reads to the letter."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text, Quote.double).with_quotes()
+
+
 def _findable(name: str, file: Path) -> str:
     """A program's name, or its path where the name stands for another one, as outside an environment."""
     found = shutil.which(name)

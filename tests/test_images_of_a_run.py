@@ -116,7 +116,7 @@ def test_an_interrupted_run_refuses_other_images(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("gan_lab.runs.store.Store.write_generator", lambda *given: 1 / 0)
+        patch.setattr("gan_lab.runs.store.Store.write_networks", lambda *given: 1 / 0)
         assert status(command) == 1
     replace(tmp_path / "images")
     assert status(command) == WRONG_CONFIG

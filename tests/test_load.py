@@ -12,10 +12,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from gan_lab import norms
 from gan_lab.config import compose
 from gan_lab.config import load as load_config
 from gan_lab.errors import UserError
-from gan_lab.load import load
+from gan_lab.load import load, load_discriminator
 from gan_lab.run import run
 from gan_lab.runs import checkpoint
 
@@ -71,6 +72,25 @@ def test_every_file_of_a_run_gives_the_generator_that_it_judged(
         assert all(torch.equal(state[name], stored[name]) for name in stored), source
         assert not trained.generator.training
         assert trained.generate(3, 5, "samples").shape == (2, 3, 32, 32)
+
+
+def test_every_file_of_a_run_gives_the_discriminator(tiny: list[str]) -> None:
+    """With its norms and singular vectors: the same scores from each, and a generator from none of them."""
+    directory = train(tiny, "norm=bssn", "norm.gamma=shared")
+    sources = [directory, directory / "discriminator.safetensors", directory / "checkpoints" / "00000002.pt"]
+    image = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    networks = [load_discriminator(source, CPU) for source in sources]
+    scores = [network(image) for network in networks]
+    assert all(torch.equal(one, scores[0]) for one in scores)
+    norms.remove(networks[0])
+    torch.testing.assert_close(networks[0](image), scores[0])
+    with pytest.raises(UserError, match=r"discriminator\.safetensors does not hold the generator of"):
+        load(sources[1], CPU)
+    with pytest.raises(UserError, match=r"generator\.safetensors does not hold the discriminator of"):
+        load_discriminator(directory / "generator.safetensors", CPU)
+    sources[1].unlink()
+    with pytest.raises(UserError, match=r"no discriminator\.safetensors yet: give its checkpoint"):
+        load_discriminator(directory, CPU)
 
 
 def test_images_are_numbered(finished: Path) -> None:

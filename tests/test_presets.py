@@ -22,6 +22,7 @@ from gan_lab.build import build
 from gan_lab.config import compose, load, of_plain, resolved
 from gan_lab.data.recipe import ALIASED, FILTERS
 from gan_lab.presets import CONFIGS, register
+from gan_lab.report.runs import flatten
 from gan_lab.run import run
 from gan_lab.runs.directory import FINISHED, RunDirectory
 
@@ -29,6 +30,7 @@ ROOT = CONFIGS.parent
 register()
 with initialize_config_dir(str(CONFIGS), version_base="1.3"):
     PRESETS = GlobalHydra.instance().config_loader().get_group_options("experiment/paper")
+    EXACT = GlobalHydra.instance().config_loader().get_group_options("experiment/paper/exact")
 DATASETS = ("cifar10", "stl10", "celeba", "imagenet")
 CNN_DATASETS = DATASETS[:3]
 SWEEPS = ("norms", "scale", "lr", "ndis5", "gamma", "gamma_ndis5", "strict")
@@ -223,6 +225,47 @@ def test_one_step(name: str, small: list[str], tmp_path: Path) -> None:
 
     other = config(name, *last, *small)
     assert of_plain(other).run_directory != directory.root
+
+
+# --- the same with all that can be chosen on the reference's side
+
+REFERENCE_SIDE = {
+    "cnn": {
+        "norm.power_iteration": "plain",
+        "norm.warmup_iterations": 0,
+        "optimizer.reuse_latents": True,
+        "optimizer.tensorflow_epsilon": True,
+    },
+    "resnet": {
+        "norm.power_iteration": "plain",
+        "norm.warmup_iterations": 0,
+        "optimizer.tensorflow_epsilon": True,
+        "train.bn_in_d_updates": False,
+    },
+}
+REFERENCE_SIDE["halved"] = REFERENCE_SIDE["cnn"] | {"dataset.prepare.resample": "bilinear_aliased"}
+KINDS = {"cifar10": "cnn", "stl10": "halved", "celeba": "halved", "imagenet": "resnet"}
+
+
+def test_every_sweep_of_the_public_code_has_an_exact_one() -> None:
+    """Which has neither strict SN nor no norm."""
+    assert [name for name in PRESETS if not name.endswith(("_norms", "_strict"))] == EXACT
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_an_exact_preset_is_the_paper_s_but_for_what_it_names(name: str) -> None:
+    ours, exact = flatten(config(name)), flatten(config(f"exact/{name}"))
+    changed = {key: value for key, value in exact.items() if ours.get(key) != value}
+    assert changed == REFERENCE_SIDE[KINDS[name.split("_")[0]]]
+    assert ours.keys() == exact.keys()
+    assert sweep(f"exact/{name}") == sweep(name)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_one_step_of_an_exact_preset(name: str, small: list[str]) -> None:
+    first, *_ = jobs(f"exact/{name}")
+    sizes = "train.g_batch_size=2"  # those of D's updates, whose latents are taken again
+    assert run(compose([f"experiment=paper/exact/{name}", *first, *small, sizes])).exit_status == 0
 
 
 @pytest.mark.parametrize("dataset", DATASETS)

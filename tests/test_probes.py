@@ -110,13 +110,20 @@ def audited(net: nn.Module, with_gradients: bool = True) -> dict[str, float]:
     return {name: value.item() for name, value in probes.audited(net, x[:1], patches, gradients).items()}
 
 
+SPECTRUM = ("stable_rank", "effective_rank", "spectrum_median")
+
+
 def test_audited() -> None:
     net = network()
     norms.normalize(net, norms.SigmaOut, scale=1.5, warmup_iterations=2)
     net.eval()
     found = audited(net)
-    kinds = ("operator_norm", "sigma_exact", "sigma_error", "grad_bound/d")
-    assert set(found) == {"lipschitz/d", *(f"{kind}/{layer}" for kind in kinds for layer in ("0", "3"))}
+    kinds = ("operator_norm", *SPECTRUM, "sigma_exact", "sigma_error", "grad_bound/d")
+    by_layer = {f"{kind}/{layer}" for kind in kinds for layer in ("0", "3")}
+    assert set(found) == {"lipschitz/d", "operator_norm_spread/d"} | by_layer
+    norms_of_layers = [found["operator_norm/0"], found["operator_norm/3"]]
+    spread = max(norms_of_layers) / min(norms_of_layers)
+    assert found["operator_norm_spread/d"] == pytest.approx(spread)
     for layer in ("0", "3"):
         weight = norms.trained_weight(net.get_submodule(layer)).detach().flatten(1)
         exact, estimate = np.linalg.norm(weight, 2), norms.sigmas(net)[f"sigma/{layer}"].item()
@@ -129,11 +136,13 @@ def test_audited() -> None:
 
 def test_what_an_audit_cannot_say_is_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     net = network(activation=nn.GELU())
-    assert sorted(audited(net)) == ["operator_norm/0", "operator_norm/3"]
+    weights = {f"{kind}/{layer}" for kind in ("operator_norm", *SPECTRUM) for layer in ("0", "3")}
+    weights.add("operator_norm_spread/d")
+    assert set(audited(net)) == weights
     assert "no gradient bounds: no Lipschitz constant is known for GELU" in caplog.text
 
     normed = network(activation=nn.BatchNorm2d(4))
-    assert sorted(audited(normed)) == ["lipschitz/d", "operator_norm/0", "operator_norm/3"]
+    assert set(audited(normed)) == {"lipschitz/d", *weights}
     assert "batch norm in training mode" in caplog.text
 
     nn.init.constant_(net[3].weight, math.nan)
@@ -171,3 +180,62 @@ def test_variances_under_a_norm_follow_the_theory(
     assert ratio == pytest.approx(1.5**2 * fan_in / spread**2, rel=0.1)
     if estimator is norms.SigmaOut:
         assert 1.5**2 / c_out <= ratio <= 1.5**2
+
+
+class Quadratic(nn.Module):
+    """A score that is a quadratic form of its weights, `[B]`: its Hessian is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 2, bias=False), nn.Linear(2, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x)).flatten()
+
+
+@pytest.mark.parametrize("scale", [None, 0.5])
+def test_the_curvature_is_the_hessians_norm(scale: float | None) -> None:
+    """Of the effective weights, by the whole Hessian's eigenvalues; nothing of the network moves."""
+    torch.manual_seed(0)
+    net, x = Quadratic(), torch.randn(5, 3)
+    if scale:
+        norms.normalize(net, norms.SigmaOut, scale)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    found = probes.curvature(net, lambda score: score(x).square().mean(), iterations=200)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    with norms.frozen(net):
+        sizes = [layer.weight.detach().clone() for layer in (net.first, net.second)]
+
+    def loss(flat: Tensor) -> Tensor:
+        first, second = flat[:6].view(2, 3), flat[6:].view(1, 2)
+        return (x @ first.t() @ second.t()).square().mean()
+
+    hessian = torch.autograd.functional.hessian(loss, torch.cat([one.flatten() for one in sizes]))
+    assert found["curvature/d"].item() == pytest.approx(float(torch.linalg.matrix_norm(hessian, 2)), rel=1e-4)
+    few = probes.curvature(net, lambda score: score(x).square().mean(), iterations=2)
+    assert 0 < few["curvature/d"] <= found["curvature/d"] * (1 + 1e-5)
+
+
+def test_a_flat_loss_has_no_curvature() -> None:
+    found = probes.curvature(nn.Linear(3, 1), lambda score: score(torch.ones(2, 3)).sum())
+    assert found["curvature/d"] == 0
+
+
+def test_where_the_loss_cannot_be_differentiated_twice_there_is_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def loss(score: nn.Module) -> Tensor:
+        raise RuntimeError("derivative for 'aten::some' is not implemented")
+
+    assert not probes.curvature(nn.Linear(3, 1), loss)
+    assert "no curvature: derivative for 'aten::some' is not implemented" in caplog.text
+
+
+def test_the_trained_weights_sizes_are_measured() -> None:
+    net = Quadratic()
+    norms.normalize(net, norms.SigmaOut)
+    with norms.frozen(net):
+        found = probes.weight_variances(net)
+    for name in ("first", "second"):
+        trained = norms.trained_weight(net.get_submodule(name))
+        assert found[f"trained_norm/{name}"].item() == pytest.approx(float(np.linalg.norm(trained.detach())))

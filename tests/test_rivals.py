@@ -57,6 +57,35 @@ def test_each_trains_to_the_end_and_resumes_bit_for_bit(
 
 
 @pytest.mark.parametrize(
+    ("choices", "has_lipschitz", "has_bounds", "reason"),
+    [
+        ("norm=layer_norm", True, True, ""),
+        ("norm=batch_norm", True, False, "batch norm in training mode"),
+        ("norm=sn norm.output=gradient", False, False, "its scores jump where its slope does"),
+        ("norm=sn penalty=orthogonal augment=diffaugment", True, False, ""),
+        ("norm=sn loss=relativistic augment=diffaugment", True, True, ""),
+    ],
+)
+def test_an_audit_knows_each_or_says_why_not(
+    tiny: list[str], choices: str, has_lipschitz: bool, has_bounds: bool, reason: str
+) -> None:
+    chosen = [*tiny, *choices.split(), "init=xavier", "train.iterations=2", "train.log_every=1"]
+    directory = train([*chosen, "probes.every=1", "probes.audit_every=1", "probes.every=1"])
+    for line in (directory / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert "operator_norm/conv3" in row
+        assert ("lipschitz/d" in row) == has_lipschitz
+        bounds = {name: value for name, value in row.items() if name.startswith("grad_bound/d/")}
+        assert bool(bounds) == has_bounds
+        assert all(row[name.replace("bound", "norm")] <= bound for name, bound in bounds.items())
+    said = [
+        line for line in (directory / "train.log").read_text().splitlines() if "no gradient bounds" in line
+    ]
+    assert bool(said) == bool(reason)
+    assert all(reason in line for line in said)
+
+
+@pytest.mark.parametrize(
     ("choices", "reason"),
     [
         ("arch.discriminator_norm=batch penalty=r1", "under batch norm it depends on its whole batch"),
@@ -90,3 +119,32 @@ def test_r3gan_is_its_loss_and_penalties_on_these_networks() -> None:
     assert axes == ("dcgan", "none", "relativistic", "r1_r2", 0.05)
     assert config.optimizer.generator["betas"] == config.optimizer.discriminator["betas"] == [0, 0.99]
     assert (config.optimizer.g_lr, config.optimizer.d_lr, config.optimizer.n_dis) == (2e-4, 2e-4, 1)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "norm=gradient_normalization",
+        "norm=layer_norm",
+        "norm=batch_norm",
+        "norm=none penalty=dragan",
+        "norm=none penalty=orthogonal",
+        "norm=sn loss=relativistic penalty=r1_r2",
+        "norm=sn augment=diffaugment",
+    ],
+)
+def test_a_discriminator_against_a_resting_generator_learns(tiny: list[str], choice: str) -> None:
+    """Each real image is told from the generated ones better than at the start."""
+    chosen = [
+        "optimizer.g_lr=0",
+        "optimizer.d_lr=1e-3",
+        "init=xavier",
+        "train.iterations=20",
+        "probes.every=0",
+    ]
+    directory = train([*tiny, *choice.split(), *chosen, "train.log_every=1"])
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    gaps = [row["score/real"] - row["score/fake"] for row in rows]
+    assert sum(gaps[-3:]) > sum(gaps[:3])
+    losses = [row["loss/d"] - row.get("loss/penalty", 0) for row in rows]
+    assert sum(losses[-3:]) < sum(losses[:3])

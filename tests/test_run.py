@@ -70,6 +70,7 @@ def test_the_directory_holds_what_tools_rely_on(finished: tuple[list[str], Outco
         "samples",
         "checkpoints",
         "generator.safetensors",
+        "discriminator.safetensors",
         "train.log",
     }
     assert [path.name for path in sorted((directory / "samples").iterdir())] == [

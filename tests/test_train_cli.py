@@ -20,7 +20,7 @@ from gan_lab.config import compose, load, resolved
 from gan_lab.presets import CONFIGS
 from gan_lab.run import run
 from gan_lab.runs.directory import RunDirectory
-from gan_lab.sweep.arguments import chooses_nothing, unreadable
+from gan_lab.sweep.arguments import misses_a_choice, unreadable
 
 ROOT = Path(__file__).resolve().parent.parent
 Train = Callable[..., subprocess.CompletedProcess[str]]
@@ -128,7 +128,7 @@ AXES = sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir() and
 @pytest.mark.parametrize("typed", ["{}=null", "+{}=Null", "{}=null,other", "{}="])
 @pytest.mark.parametrize("axis", AXES)
 def test_an_axis_set_to_null_is_told_what_to_choose(axis: str, typed: str) -> None:
-    sentence = chooses_nothing(["-m", "seed=0,1", typed.format(axis)], AXES)
+    sentence = misses_a_choice(["-m", "seed=0,1", typed.format(axis)], AXES)
     assert sentence
     assert sentence.startswith(f"{typed.format(axis)} chooses nothing")
     proposed = sentence.partition("such as ")[2]
@@ -136,7 +136,19 @@ def test_an_axis_set_to_null_is_told_what_to_choose(axis: str, typed: str) -> No
         assert "leaving it out" in sentence
         return
     compose([proposed])
-    assert chooses_nothing([proposed, f"{axis}.key=null", "seed=null"], AXES) is None
+    assert misses_a_choice([proposed, f"{axis}.key=null", "seed=null"], AXES) is None
+
+
+@pytest.mark.parametrize("typed", ["experiment=paper/sweep/{}", "+experiment=tiny,paper/sweep/{}"])
+@pytest.mark.parametrize("sweep", [path.stem for path in (CONFIGS / "experiment/paper/sweep").iterdir()])
+def test_a_part_of_presets_is_told_which_have_it(sweep: str, typed: str) -> None:
+    sentence = misses_a_choice(["-m", typed.format(sweep)], AXES)
+    assert sentence
+    assert sentence.startswith(f"{typed.format(sweep)} is no experiment without a dataset")
+    whole = sentence.partition("such as ")[2]
+    assert whole.endswith(f"_{sweep}")
+    compose([f"experiment={whole}"])
+    assert misses_a_choice([f"experiment={whole}"], AXES) is None
 
 
 def test_a_world_size_that_is_no_number_is_one_sentence(

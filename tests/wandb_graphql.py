@@ -1,8 +1,11 @@
 """What the stand-in for W&B's server answers to GraphQL: one function for each question that clients ask."""
 
+import itertools
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 if TYPE_CHECKING:
     from wandb_server import StoredRun, WandbServer
@@ -166,6 +169,41 @@ def artifact_by_id(server: "WandbServer", variables: Variables) -> dict[str, Any
     return {"artifact": {**facts, **{key: known[key] for key in ("id", "state", "digest")}}}
 
 
+# --- sweeps: every combination of a grid, one after another
+
+
+def upsert_sweep(server: "WandbServer", variables: Variables) -> dict[str, Any]:
+    name = f"sweep{len(server.sweeps)}"
+    config = yaml.safe_load(variables["config"])
+    choices = {key: given.get("values", [given.get("value")]) for key, given in config["parameters"].items()}
+    left = [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+    server.sweeps[name] = {"config": variables["config"], "program": config["program"], "left": left}
+    project = {"id": "cHJv", "name": variables["projectName"], "entity": ENTITY}
+    return {"upsertSweep": {"sweep": {"name": name, "project": project}, "configValidationWarnings": []}}
+
+
+def sweep(server: "WandbServer", variables: Variables) -> dict[str, Any]:
+    known = server.sweeps[variables["sweep"]]
+    facts = {"id": variables["sweep"], "name": variables["sweep"], "method": "grid", "state": "RUNNING"}
+    return {"project": {"sweep": {**facts, "config": known["config"], "runs": {"edges": []}}}}
+
+
+def create_agent(server: "WandbServer", variables: Variables) -> dict[str, Any]:
+    return {"createAgent": {"agent": {"id": variables["sweep"]}}}
+
+
+def heartbeat(server: "WandbServer", variables: Variables) -> dict[str, Any]:
+    """The next run for an agent that has none."""
+    known, commands = server.sweeps[variables["id"]], []
+    if not json.loads(variables["runState"]):
+        commands = [{"type": "exit"}]
+        if known["left"]:
+            arguments = {key: {"value": value} for key, value in known["left"].pop(0).items()}
+            name = f"{variables['id']}-{len(known['left'])}"
+            commands = [{"type": "run", "run_id": name, "program": known["program"], "args": arguments}]
+    return {"agentHeartbeat": {"agent": {"id": variables["id"]}, "commands": json.dumps(commands)}}
+
+
 ANSWERS: dict[str, Callable[["WandbServer", Variables], dict[str, Any]]] = {
     "upsertBucket": upsert_run,
     "RunResumeStatus": resume_status,
@@ -181,6 +219,10 @@ ANSWERS: dict[str, Callable[["WandbServer", Variables], dict[str, Any]]] = {
     "mutation CreateArtifactFiles": create_artifact_files,
     "mutation CommitArtifact": commit_artifact,
     "query ArtifactByID": artifact_by_id,
+    "mutation UpsertSweep(": upsert_sweep,
+    "query SweepWithRuns(": sweep,
+    "mutation CreateAgent(": create_agent,
+    "mutation Heartbeat(": heartbeat,
     "query ArtifactType(": lambda server, variables: {"project": None},
     "viewer": viewer,
 }

@@ -58,6 +58,7 @@ class WandbServer:
         self.runs: dict[str, StoredRun] = {}
         self.views: dict[str, dict[str, Any]] = {}  # reports and workspaces
         self.artifacts: list[dict[str, Any]] = []  # with their files
+        self.sweeps: dict[str, dict[str, Any]] = {}
         self.alerts: list[dict[str, Any]] = []
         self.asked: list[str] = []
         self.fault: Fault = lambda kind, body: None
@@ -67,13 +68,25 @@ class WandbServer:
         class Handler(_Handler):
             at = server
 
-        self._http = _Quiet(("127.0.0.1", 0), Handler)
+        self._handler = Handler
+        self._port = 0  # a free one
+        self.open()
+
+    def open(self) -> None:
+        """Listen, at the same address as before."""
+        self._http = _Quiet(("127.0.0.1", self._port), self._handler)
         self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        self._port = self._http.server_address[1]
+        self.url = f"http://127.0.0.1:{self._port}"
         self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
         self._thread.start()
+        self.is_gone = False
 
     def close(self) -> None:
+        """Go away: connections are refused, and those that are open are closed at their next request."""
+        if self.is_gone:
+            return
+        self.is_gone = True
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -128,6 +141,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.at.is_gone:
+            self.close_connection = True
+            return None
         part = self.path.strip("/").split("/")
         kind = {"graphql": "graphql", "files": "stream", "put": "upload", "artifact": "upload"}.get(
             part[0], "look"

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from gan_lab.build import build_networks, example_inputs
 from gan_lab.commands import a_path
 from gan_lab.config import compose, load
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, first_line
 from gan_lab.load import networks
 from gan_lab.norms.audit import Audit, LayerAudit, audit
 from gan_lab.runs import checkpoint
@@ -70,7 +68,7 @@ def of_run(source: Path, kind: str, allow: Sequence[str]) -> tuple[str, nn.Modul
     try:
         network.load_state_dict(state[kind])
     except (RuntimeError, KeyError) as error:
-        reason = str(error).splitlines()[0].rstrip(":")
+        reason = first_line(error)
         raise UserError(f"{path} does not hold the {kind} of {directory.config} ({reason})") from error
     title = f"{kind} of {directory.root} after iteration {state['iteration']}"
     return title, network, [*example_inputs(config, *pair)][KINDS.index(kind)]
@@ -80,11 +78,7 @@ def of_overrides(
     overrides: Sequence[str], kind: str, config_dir: Path | None
 ) -> tuple[str, nn.Module, tuple[Tensor, ...]]:
     """A title, the network that train.py would start with, and an input for it."""
-    try:
-        config = load(compose(overrides, config_dir))
-    except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split("Config search path")[0].split())
-        raise UserError(f"the overrides are wrong: {reason}") from error
+    config = load(compose(overrides, config_dir))
     title = " ".join([kind, "before training:", *overrides])
     pair = build_networks(config, HOST)
     which = KINDS.index(kind)

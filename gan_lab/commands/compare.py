@@ -2,8 +2,10 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from gan_lab.commands import a_path
+from gan_lab.report.archive import opened
 from gan_lab.report.comparison import compare, read_scores
 from gan_lab.report.page import render, write
 from gan_lab.report.runs import find, find_key, where
@@ -13,7 +15,7 @@ from gan_lab.report.tables import as_csv, as_latex, as_markdown, as_text
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Runs side by side, from their directories only.")
     add = parser.add_argument
-    add("outputs", type=a_path, help="the folder that holds the runs")
+    add("outputs", type=a_path, help="the folder that holds the runs, or their packed records")
     add("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these runs")
     add(
         "--by",
@@ -29,7 +31,13 @@ def main(arguments: list[str] | None = None) -> int:
         help="write a W&B report with these sections, and a workspace",
     )
     given = parser.parse_args(arguments)
-    runs, damaged = find(given.outputs)
+    with opened(given.outputs) as folder:
+        return _compare(given, folder)
+
+
+def _compare(given: argparse.Namespace, folder: Path) -> int:
+    """Of the runs in `folder`, whatever was typed for it."""
+    runs, damaged = find(folder)
     runs = where(runs, given.where)
     by = [find_key(runs, key) for key in given.by.split(",")] if given.by else None
     if given.out:

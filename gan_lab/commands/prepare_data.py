@@ -1,16 +1,13 @@
 """Make a dataset's array before training, or fetch Inception's weights; see docs/data.md."""
 
 import argparse
-from pathlib import Path
-
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from gan_lab.build import load_images
 from gan_lab.commands import a_path
 from gan_lab.config import JudgeConfig, compose, resolved, to_judge
-from gan_lab.errors import UserError
+from gan_lab.data.raw import Listing
 from gan_lab.metrics.extractors import inception_weights
+from gan_lab.shell import quoted
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,8 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given.no_verify:
         dataset.append("dataset.verify=false")
     if given.raw:
-        dataset.append(f"dataset.raw={_quoted(given.raw.absolute())}")
-    config = _config([*dataset, *given.overrides], given.config_dir)
+        dataset.append(f"dataset.raw={quoted(str(given.raw.absolute()))}")
+    config = to_judge(resolved(compose([*dataset, *given.overrides], given.config_dir)))
     print(fetch_inception(config) if given.name == "inception" else prepare(config))
     return 0
 
@@ -41,7 +38,7 @@ def prepare(config: JudgeConfig) -> str:
     count, _, height, width = array.images.shape
     damaged = array.metadata.get("damaged", 0)
     left_out = f", {damaged} damaged ones left out" if damaged else ""
-    others = ", ".join(f"{n:,} {suffix}" for suffix, n in array.metadata.get("passed_over", {}).items())
+    others = Listing([], array.metadata.get("passed_over", {})).others()
     passed_over = f", passed over {others}" if others else ""
     return f"{array.path}: {count:,} images of {width}×{height}{left_out}{passed_over}"
 
@@ -49,15 +46,3 @@ def prepare(config: JudgeConfig) -> str:
 def fetch_inception(config: JudgeConfig) -> str:
     """Put Inception's weights where the metrics look for them; returns a line about it."""
     return f"{inception_weights(config.data)}: whole, its checksum is right"
-
-
-def _config(overrides: list[str], config_dir: Path | None) -> JudgeConfig:
-    try:
-        return to_judge(resolved(compose(overrides, config_dir)))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(" ".join(str(error).split())) from error
-
-
-def _quoted(path: Path) -> str:
-    """A path as one string of Hydra's grammar."""
-    return "'" + str(path).replace("'", r"\'") + "'"

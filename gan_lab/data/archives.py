@@ -17,7 +17,7 @@ from gan_lab.data.contents import Contents, combined
 from gan_lab.data.preparation import UNVERIFIED
 from gan_lab.data.progress import Progress
 from gan_lab.data.raw import expanded, list_images, readable
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, one_line
 from gan_lab.files import replacing
 
 
@@ -125,7 +125,7 @@ def _download(published: Published, root: Path) -> Path:
         with replacing(place) as temporary, bar:
             download_url(published.url, root, filename=temporary.name, md5=published.md5)
     except Exception as error:  # the host, the network and the Google Drive client raise anything
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = one_line(error).rstrip(".")
         raise UserError(f"{place} is missing and cannot be downloaded ({reason}): {by_hand}") from error
     return place
 
@@ -166,14 +166,29 @@ def tar_gz(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
 
 
 def published_files(path: Path, published: Published) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """(name in the archive, bytes, file) of each member of a .tar.gz, or of its extracted `members`."""
-    if not path.is_dir():
-        yield from tar_gz(path)
-        return
-    for name in published.members:
-        if (path / name).is_file():
-            with (path / name).open("rb") as file:
-                yield f"{published.folder}/{name}", (path / name).stat().st_size, file
+    """(name in the archive, bytes, file) of each of its `members`, out of the .tar.gz or its extracted form.
+
+    Raises UserError where there is none of them. To be read inside of `readable`.
+    """
+    wanted = [f"{published.folder}/{name}" for name in published.members]
+    found = False
+    for name, size, file in _extracted(path, wanted) if path.is_dir() else tar_gz(path):
+        if name in wanted:
+            found = True
+            yield name, size, file
+    if not found:
+        raise UserError(
+            f"{path} holds no {wanted[0]}: give {published.file}, or {published.folder}, the folder that it "
+            "extracts to"
+        )
+
+
+def _extracted(folder: Path, names: list[str]) -> Iterator[tuple[str, int, IO[bytes]]]:
+    for name in names:
+        path = folder / PurePosixPath(name).name
+        if path.is_file():
+            with path.open("rb") as file:
+                yield name, path.stat().st_size, file
 
 
 def zip_names(path: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_lab.data.array import read_rows
-from gan_lab.device import upload
+from gan_lab.device import prepare_upload, upload
 from gan_lab.distributed.collectives import local_shard
 from gan_lab.rng import stream
 
@@ -42,9 +42,8 @@ class Batches:
     """Draws the batches of an iteration from an array, as a function of (seed, iteration) and nothing else.
 
     `sizes` are the numbers of images of an iteration's updates, in their order; `labels` `[N]` the images'
-    classes. An array of up to `resident_bytes` lives on the device as uint8. A larger one stays on the disk:
-    while one iteration trains, a thread reads the images of the next. Both ways draw the same images, on
-    every device.
+    classes. An array of up to `resident_bytes` lives on the device as uint8. A larger one stays on the disk.
+    Both ways draw the same images, on every device.
     """
 
     def __init__(
@@ -62,44 +61,44 @@ class Batches:
         self._images = images  # [N, 3, H, W] uint8
         self._labels = None if labels is None else torch.from_numpy(labels)
         self._resident = _to_device(images, device) if images.nbytes <= resident_bytes else None
-        self._reader = ThreadPoolExecutor(1, "next-batches")
-        self._next: tuple[int, Future[list[Tensor]]] | None = None
+
+    @property
+    def are_resident(self) -> bool:
+        """Whether the images lie on the device; else they are read from the disk."""
+        return self._resident is not None
 
     def draw(self, iteration: int) -> list[Batch]:
-        """This rank's shard of each update's batch, `[size / ranks, ...]`."""
-        rows = [self._rows(iteration, update, size) for update, size in enumerate(self.sizes)]
-        if self._resident is not None:
-            pixels = [self._resident.index_select(0, upload(index, self.device)) for index in rows]
-        else:
-            pixels = [upload(read, self.device) for read in self._from_disk(iteration)]
-        return [
-            Batch(
-                to_unit_range(images),
-                None if self._labels is None else upload(self._labels[index], self.device),
-            )
-            for images, index in zip(pixels, rows, strict=True)
-        ]
+        """This rank's shard of each update's batch, `[size / ranks, ...]`, on the device."""
+        drawn = self.read(iteration)
+        tensors = prepare_upload([*chain(*drawn)], self.device)()
+        pairs = zip(tensors[::2], tensors[1::2], strict=True)
+        return [Batch(self.images(images), labels) for images, labels in pairs if images is not None]
+
+    def read(self, iteration: int) -> list[tuple[Tensor | None, Tensor | None]]:
+        """On the host, this rank's shard of each update's batch, for `images`; and the images' classes.
+
+        That is their rows of a resident array, `[B]`, or else their pixels, uint8 `[B, 3, H, W]`.
+        """
+        drawn: list[tuple[Tensor | None, Tensor | None]] = []
+        for update, size in enumerate(self.sizes):
+            rows = self._rows(iteration, update, size)
+            pixels = rows if self.are_resident else torch.from_numpy(read_rows(self._images, rows.numpy()))
+            drawn.append((pixels, None if self._labels is None else self._labels[rows]))
+        return drawn
+
+    def images(self, drawn: Tensor) -> Tensor:
+        """The images `[B, 3, H, W]` in [-1, 1] of what `read` gave, which has come to the device."""
+        return to_unit_range(drawn if self._resident is None else self._resident.index_select(0, drawn))
 
     def draw_labels(self, iteration: int, update: int, count: int) -> Tensor | None:
-        """This rank's shard of the classes of `count` generated images, as frequent as in the array."""
-        if self._labels is None:
-            return None
-        return upload(self._labels[self._rows(iteration, update, count)], self.device)
+        """The classes of this rank's shard of `count` generated images, on the host; as frequent as there."""
+        return None if self._labels is None else self._labels[self._rows(iteration, update, count)]
 
     def sample_labels(self, start: int, stop: int) -> Tensor | None:
         """Classes `[stop - start]` for generated images with these numbers, by `sample_labels`."""
-        return None if self._labels is None else sample_labels(self._labels, start, stop).to(self.device)
-
-    def _from_disk(self, iteration: int) -> list[Tensor]:
-        """The pixels of an iteration, which the thread has read if it is the one after the last."""
-        is_read = self._next is not None and self._next[0] == iteration
-        pixels = self._next[1].result() if self._next and is_read else self._read(iteration)
-        self._next = iteration + 1, self._reader.submit(self._read, iteration + 1)
-        return pixels
-
-    def _read(self, iteration: int) -> list[Tensor]:
-        rows = [self._rows(iteration, update, size) for update, size in enumerate(self.sizes)]
-        return [torch.from_numpy(read_rows(self._images, index.numpy())) for index in rows]
+        if self._labels is None:
+            return None
+        return upload(sample_labels(self._labels, start, stop), self.device)
 
     def _rows(self, iteration: int, update: int, size: int) -> Tensor:
         """The shard's rows of the array, drawn uniformly with replacement."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from gan_lab.data import preparation
 from gan_lab.data.archives import Published, PublishedOrigin, zip_names
 from gan_lab.data.array import ImageArray
-from gan_lab.data.folder import Files
-from gan_lab.data.preparation import IMAGES_PER_CHUNK, Source
+from gan_lab.data.folder import Files, in_chunks
+from gan_lab.data.preparation import Source
 from gan_lab.data.raw import is_image, list_images, readable
 from gan_lab.data.recipe import Decoded, Recipe
 from gan_lab.errors import UserError
@@ -57,8 +57,7 @@ class ZippedImages:
             raise UserError(f"{path} holds no images: it is not {PUBLISHED.file}, get that")
 
     def chunks(self) -> Iterator[list[str]]:
-        for start in range(0, self.total, IMAGES_PER_CHUNK):
-            yield self._names[start : start + IMAGES_PER_CHUNK]
+        return in_chunks(self._names)
 
     def decode(self, chunk: list[str]) -> Decoded:
         return self._recipe.decode_all((name, functools.partial(self._archive.read, name)) for name in chunk)

@@ -24,7 +24,6 @@ PUBLISHED = Published(
     folder="cifar-10-batches-py",
     members=tuple(f"data_batch_{number}" for number in range(1, 6)),
 )
-BATCHES = tuple(f"{PUBLISHED.folder}/{name}" for name in PUBLISHED.members)
 
 
 def prepare(
@@ -48,30 +47,18 @@ class PickledBatches:
         self._path, self._recipe = path, recipe
 
     def chunks(self) -> Iterator[np.ndarray]:
-        for rows in self._batches():
-            for start in range(0, len(rows), self.rows_per_chunk):
-                yield rows[start : start + self.rows_per_chunk]
+        with readable(self._path):
+            files = published_files(self._path, PUBLISHED)
+            batches = {name: _load(file, f"{self._path}: {name}") for name, _, file in files}
+        for name in sorted(batches):  # the archive has another order
+            for start in range(0, len(batches[name]), self.rows_per_chunk):
+                yield batches[name][start : start + self.rows_per_chunk]
 
     def decode(self, chunk: np.ndarray) -> Decoded:
         # A row is the red plane, the green and the blue, each row by row.
         images = chunk.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         pixels = [self._recipe.resize(Image.fromarray(np.ascontiguousarray(image))) for image in images]
         return Decoded(np.stack(pixels), [])
-
-    def _batches(self) -> Iterator[np.ndarray]:
-        """The pixels `[n, 3072]` of each batch, one at a time; the archive has another order."""
-        found = 0
-        with readable(self._path):
-            for wanted in BATCHES:
-                for name, _, file in published_files(self._path, PUBLISHED):
-                    if name == wanted:
-                        found += 1
-                        yield _load(file, f"{self._path}: {name}")
-        if not found:
-            raise UserError(
-                f"{self._path} holds no {BATCHES[0]}: give {PUBLISHED.file}, or {PUBLISHED.folder}, "
-                "the folder that it extracts to"
-            )
 
 
 def _load(file: IO[bytes], label: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 # What systems put into users' folders without a leading dot.
@@ -95,7 +95,7 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split()) or "it ends early"
+        reason = one_line(error) or "it ends early"
         raise UserError(
             f"{path} cannot be read ({reason}): it is truncated, or another kind of file; get it again"
         ) from error

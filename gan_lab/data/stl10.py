@@ -23,7 +23,6 @@ PUBLISHED = Published(
     folder="stl10_binary",
     members=("unlabeled_X.bin",),
 )
-MEMBER = "stl10_binary/unlabeled_X.bin"
 IMAGE_BYTES = 3 * 96 * 96
 
 
@@ -47,23 +46,14 @@ class UnlabeledImages:
         self._path, self._recipe = path, recipe
 
     def chunks(self) -> Iterator[bytes]:
-        found = False
         with readable(self._path):
             for name, size, file in published_files(self._path, PUBLISHED):
-                if name != MEMBER:
-                    continue
                 if size % IMAGE_BYTES:
                     raise UserError(
                         f"{self._path}: {name} is not a whole number of images: get {PUBLISHED.file} again"
                     )
-                found = True
                 while block := file.read(IMAGES_PER_CHUNK * IMAGE_BYTES):
                     yield block
-        if not found:
-            raise UserError(
-                f"{self._path} holds no {MEMBER}: give {PUBLISHED.file}, or {PUBLISHED.folder}, "
-                "the folder that it extracts to"
-            )
 
     def decode(self, chunk: bytes) -> Decoded:
         # An image is the red plane, the green and the blue, each column by column.

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.layers import KernelLayout, weighted_layers
-from gan_lab.norms import lipschitz
+from gan_lab.norms import lipschitz, plain
 from gan_lab.norms.apply import eval_mode, input_sizes, normalized_layers, trained_weight
+from gan_lab.norms.certified import SigmaGram, SigmaLeastOfFour
 from gan_lab.norms.operator import LayerOperator, dense
 from gan_lab.norms.parametrization import SpectralNormalization
 from gan_lab.norms.sigma import SigmaBidirectional, SigmaEstimator, SigmaIn, SigmaOperator, SigmaOut
+from gan_lab.norms.stable_rank import SigmaStableRank
+from gan_lab.norms.variance import SigmaFilters, SigmaForcedFilters, SigmaFrobenius
 
 DENSE_LIMIT = 2**20  # entries of an operator's matrix up to which its SVD is taken
 
@@ -30,12 +33,33 @@ class LayerAudit:
     operator_norm: float  # of the effective weight: what the layer can stretch by
     method: str  # how sigma_op was found: svd, or lanczos
     residual: float  # relative; an eigenvalue of AᵀA lies this close to sigma_op², 0 for an SVD
+    spectrum: "Spectrum"  # of the effective weight
 
     @property
     def relative_error(self) -> float | None:
         if self.estimated is None or self.exact is None:
             return None
         return abs(self.estimated - self.exact) / self.exact
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """How the singular values of a kernel reshaped to `[c_out, c_in·kh·kw]` lie."""
+
+    stable_rank: float  # Σσ² over the largest σ²: how many there are as large as the largest
+    effective_rank: float  # exp of the entropy of σ/Σσ (Roy & Vetterli 2007): how many there are that count
+    median: float  # over the largest
+
+    @classmethod
+    def of(cls, values: Tensor) -> "Spectrum":
+        """Of singular values `[n]`; all zeros have none."""
+        largest = values.max()
+        if not largest:
+            return cls(0.0, 0.0, 0.0)
+        shares = values / values.sum()
+        entropy = -torch.special.xlogy(shares, shares).sum()
+        stable_rank = (values / largest).square().sum()
+        return cls(stable_rank.item(), entropy.exp().item(), (values.median() / largest).item())
 
 
 @dataclass(frozen=True)
@@ -79,32 +103,61 @@ def _audit_layer(
         operator = LayerOperator.of(layer, input_size)
     except ValueError as error:
         raise ValueError(f"layer {name or '(root)'} cannot be audited: {error}") from error
-    blocks = KernelLayout.of(layer).blocks(weight.cpu().double())
-    sigma_out = float(torch.linalg.matrix_norm(blocks.flatten(2), 2).max())
+    layout = KernelLayout.of(layer)
+    wide = weight.detach().cpu().double()
+    blocks = layout.blocks(wide)
+    values = torch.linalg.svdvals(blocks.flatten(2)).flatten()
+    sigma_out = float(values.max())
     sigma_in = float(torch.linalg.matrix_norm(blocks.transpose(1, 2).flatten(2), 2).max())
     sigma_op, method, residual = operator_norm(operator, weight)
     estimated = exact = None
-    factor = 1.0  # of the effective weight over the trained one
+    effective_norm = sigma_op
     if norm is not None:
-        estimated = norm.estimator(weight).item()
-        if not estimated:
+        sigma = norm.estimator(weight)
+        if not sigma.all():
             raise ValueError(f"layer {name or '(root)'} cannot be audited: its sigma is 0")
-        factor = abs(norm.scale_value / estimated)
-        exact = _exact(norm.estimator, sigma_out, sigma_in, sigma_op)
+        estimated = sigma.mean().item()
+        exact = _exact(norm.estimator, layout.kernel(wide), sigma_out, sigma_in, sigma_op)
+        if norm.only_scales:
+            effective_norm = abs(norm.factor(weight).item()) * sigma_op
+        else:
+            assert isinstance(layer.weight, Tensor)
+            effective_norm, method, residual = operator_norm(operator, layer.weight)
+            effective = layout.blocks(layer.weight.cpu().double())
+            values = torch.linalg.svdvals(effective.flatten(2)).flatten()
     return LayerAudit(
-        name, estimated, exact, sigma_out, sigma_in, sigma_op, factor * sigma_op, method, residual
+        name,
+        estimated,
+        exact,
+        sigma_out,
+        sigma_in,
+        sigma_op,
+        effective_norm,
+        method,
+        residual,
+        Spectrum.of(values),
     )
 
 
-def _exact(estimator: SigmaEstimator, sigma_out: float, sigma_in: float, sigma_op: float) -> float | None:
-    """What an estimator of this package estimates."""
+def _exact(
+    estimator: SigmaEstimator, kernel: Tensor, sigma_out: float, sigma_in: float, sigma_op: float
+) -> float | None:
+    """What an estimator of this package estimates, or bounds; of numbers by filter their mean."""
+    lengths = kernel.flatten(1).norm(dim=1)
     known: dict[type[SigmaEstimator], float] = {
         SigmaOut: sigma_out,
         SigmaIn: sigma_in,
         SigmaBidirectional: (sigma_out + sigma_in) / 2,
         SigmaOperator: sigma_op,
+        SigmaStableRank: sigma_out,
+        SigmaLeastOfFour: sigma_op,
+        SigmaGram: sigma_op,
+        SigmaFrobenius: float(lengths.square().mean().sqrt()),
+        SigmaFilters: float(lengths.mean()),
+        SigmaForcedFilters: float(lengths.mean()),
     }
-    return known.get(type(estimator))
+    estimated = {by_plain: kind for kind, by_plain in plain.KIN.items()}
+    return known.get(estimated.get(type(estimator), type(estimator)))
 
 
 @torch.no_grad()

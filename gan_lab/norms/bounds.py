@@ -28,6 +28,7 @@ from gan_lab.norms.audit import Audit
 from gan_lab.norms.gradient import GradientNormalized
 from gan_lab.norms.lipschitz import gains_after
 from gan_lab.norms.parametrization import SpectralNormalization
+from gan_lab.norms.stable_rank import SigmaStableRank
 
 
 class PatchNorms:
@@ -112,14 +113,27 @@ def gradient_bounds(
 
 
 def weight_factor(norm: SpectralNormalization, weight: Tensor) -> float:
-    """How much longer the gradient can be with respect to the trained weight W than to the effective `s·W/σ`.
+    """How much longer the gradient can be with respect to the trained weight W than to the effective one.
 
-    `∂L/∂W = (s/σ)(I − P) ∂L/∂W̄` with the oblique projection `P G = ⟨G, W/σ⟩ S`, S = ∂σ/∂W; a projection and
-    its complement have the same norm, `‖W‖_F ‖S‖_F / σ`.
+    Of `f W`, `f = s/σ`: `∂L/∂W = f (I − P) ∂L/∂W̄` with the oblique projection `P G = ⟨G, W/σ⟩ S`,
+    S = ∂σ/∂W; a projection and its complement have the same norm, `‖W‖_F ‖S‖_F / σ`. Where sigma is one for
+    each filter, filter by filter; where a weight is not clipped, f = 1 and P = 0. Where the stable rank is
+    brought down, see `docs/theory.md`.
     """
+    weight = weight.detach()
     with torch.enable_grad():
-        variable = weight.detach().requires_grad_()
+        variable = weight.clone().requires_grad_()
         sigma = norm.estimator(variable)
-        (slope,) = torch.autograd.grad(sigma, variable)
-    obliqueness = (weight.detach().norm() * slope.norm() / sigma).item()
-    return abs(norm.scale_value / sigma.item()) * max(1.0, abs(obliqueness))
+        (slope,) = torch.autograd.grad(sigma.sum(), variable)
+    factor, sigma = norm.factor(weight).detach(), sigma.detach()
+    is_divided = factor < 1 if norm.clips else torch.ones_like(factor, dtype=torch.bool)
+    if isinstance(norm.estimator, SigmaStableRank):
+        shrinkage = norm.estimator.shrinkage(weight)
+        if shrinkage < 1:
+            if is_divided.all():
+                return factor.abs().max().item() * shrinkage
+            return factor.abs().max().item() * math.sqrt(norm.estimator.stable_rank)
+    by_filter = [norm.layout.kernel(one).flatten(1) for one in (weight, slope)]
+    length, steepness = [one.norm(dim=1) if sigma.ndim else one.norm() for one in by_filter]
+    obliqueness = (length * steepness / sigma).abs().clamp_min(1)
+    return (factor.abs() * torch.where(is_divided, obliqueness, 1.0)).max().item()

@@ -1,22 +1,25 @@
 """The parametrization that divides a weight by its sigma: of one layer, or of many layers at once."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from gan_lab.device import full_precision
-from gan_lab.layers import as_rows
+from gan_lab.layers import KernelLayout, as_rows
 from gan_lab.norms.power_iteration import Iterates, power_iterate
 from gan_lab.norms.sigma import LargestSingularValue, SigmaEstimator
 
+Mode = Literal["divide", "clip"]
+
 
 class SpectralNormalization(nn.Module):
-    """`W ↦ s · W / σ(W)`, for `torch.nn.utils.parametrize`.
+    """`W ↦ s · W / σ(W)`, for `torch.nn.utils.parametrize`; with `mode="clip"` `W ↦ W / max(1, σ(W)/s)`.
 
-    `scale` is s: a number, or a parameter γ that is trained with the network.
+    `scale` is s: a number, or a parameter γ that is trained with the network, a scalar or one number for each
+    output filter `[c_out]`; it counts `gain` times. `layout` is the weight's.
 
     In training mode each evaluation of the weight first takes `n_power_iterations` steps; in eval mode, and
     inside `frozen`, nothing moves. Inside `torch.nn.utils.parametrize.cached()` the weight is made, and the
@@ -27,32 +30,68 @@ class SpectralNormalization(nn.Module):
     effective: Tensor | None = None  # the weight inside `cached_weights`
 
     def __init__(
-        self, estimator: SigmaEstimator, scale: float | nn.Parameter = 1.0, n_power_iterations: int = 1
+        self,
+        estimator: SigmaEstimator,
+        scale: float | nn.Parameter = 1.0,
+        n_power_iterations: int = 1,
+        mode: Mode = "divide",
+        gain: float = 1.0,
+        layout: KernelLayout | None = None,
     ) -> None:
         super().__init__()
         self.estimator = estimator
-        self.scale = scale
+        self.gain = gain if isinstance(scale, Tensor) else 1.0
+        self.scale = scale if isinstance(scale, Tensor) else scale * gain
         self.n_power_iterations = n_power_iterations
+        self.clips = mode == "clip"
+        self.layout = layout or KernelLayout(False, 1)
         self.is_frozen = False
 
     @property
-    def scale_value(self) -> float:
-        """The scale as it stands, also where it is learned."""
-        return self.scale.item() if isinstance(self.scale, Tensor) else self.scale
+    def moves(self) -> bool:
+        """Whether the next evaluation is an update's."""
+        return self.training and not self.is_frozen
 
     @property
     def steps(self) -> int:
         """How many power iterations the next evaluation takes."""
-        return self.n_power_iterations if self.training and not self.is_frozen else 0
+        return self.n_power_iterations if self.moves else 0
+
+    @property
+    def only_scales(self) -> bool:
+        """Whether the effective weight is the trained one times one number."""
+        by_filter = self.estimator.per_filter or (isinstance(self.scale, Tensor) and self.scale.ndim > 0)
+        return not by_filter and type(self.estimator).prepared is SigmaEstimator.prepared
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether s is a number that counts once, so that layers can make their weights together."""
+        return self.only_scales and self.gain == 1
+
+    def update(self, weight: Tensor) -> None:
+        """What an update of the network does before it evaluates the weight; nothing else moves."""
+        for _ in range(self.steps):
+            self.estimator.power_iterate(weight)
+        if self.moves:
+            self.estimator.settle(weight)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The effective weight, of the shape of `weight`."""
         if self.effective is not None:
             return self.effective
         with torch.autocast(weight.device.type, enabled=False):
-            for _ in range(self.steps):
-                self.estimator.power_iterate(weight)
-            return weight * (self.scale / self.estimator(weight))
+            self.update(weight)
+            return self.estimator.prepared(weight) * self.broadcast(self.factor(weight), weight.shape)
+
+    def factor(self, weight: Tensor) -> Tensor:
+        """What the weight is multiplied with as sigma stands, a scalar or `[c_out]`."""
+        scale = self.scale if self.gain == 1 else self.gain * self.scale
+        factor = scale / self.estimator(weight)
+        return factor.clamp(max=1) if self.clips else factor
+
+    def broadcast(self, factor: Tensor, shape: torch.Size) -> Tensor:
+        """A factor as it multiplies a weight of this shape."""
+        return self.layout.per_filter(factor, shape) if factor.ndim else factor
 
     def right_inverse(self, effective: Tensor) -> Tensor:
         """What is stored when somebody assigns `layer.weight`: the value, to be normalized from then on."""
@@ -74,10 +113,30 @@ class ScaledBias(nn.Module):
         return effective
 
 
+class PackedNorms(nn.Module):
+    """Several matrices below each other in one tensor, each under a norm of its own, or as it is."""
+
+    def __init__(self, norms: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(norms)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        parts = weight.chunk(len(self.norms))
+        return torch.cat([norm(part) for norm, part in zip(self.norms, parts, strict=True)])
+
+    def right_inverse(self, effective: Tensor) -> Tensor:
+        """What is stored when somebody assigns the tensor: the value, to be normalized from then on."""
+        return effective
+
+
+OURS = (SpectralNormalization, ScaledBias, PackedNorms)
+
+
 def normalized_weights(norms: Sequence[SpectralNormalization], weights: Sequence[Tensor]) -> list[Tensor]:
     """The effective weights of many layers, the same that each norm makes by itself, in fewer operations.
 
-    Of norms whose sigma is a mean of equally many singular values and which now take equally many steps;
+    Of norms whose sigma is a mean of equally many singular values, which now take equally many steps, and
+    which all clip or none;
     weights on one device, of one precision, and with a gradient all or none. It can be taken once.
     """
     parts = [norm.estimator.singular_values() for norm in norms]
@@ -112,7 +171,7 @@ def _factors(scales: Sequence[float | Tensor], sigmas: Tensor) -> Tensor:
 
 
 class _Scaled(torch.autograd.Function):
-    """`f·W` of many layers, with the scalars `f = s/σ(W)`.
+    """`f·W` of many layers, with the scalars `f = s/σ(W)`, at most 1 where the norms clip.
 
     With G the gradient with respect to `f·W`, that with respect to W is `f·(G − ⟨G, W⟩/σ · ∂σ/∂W)`, and that
     with respect to a learned s is `⟨G, W⟩/σ`. `learned` are these, the last layer's first.
@@ -127,6 +186,9 @@ class _Scaled(torch.autograd.Function):
         of_parts = found.sigmas.view(len(norms), -1).unbind(1)
         sigmas = of_parts[0] if len(of_parts) == 1 else torch.stack(of_parts).mean(0)
         factors = _factors([norm.scale for norm in norms], sigmas)
+        ctx.is_divided = None
+        if norms[0].clips:
+            ctx.is_divided, factors = factors < 1, factors.clamp(max=1)
         values = [value for norm in norms for value in norm.estimator.singular_values()]
         ctx.pairs = list(zip(values, found.u, found.v, strict=True)) if weights[0].requires_grad else []
         ctx.is_learned = [isinstance(norm.scale, Tensor) for norm in norms]
@@ -151,6 +213,8 @@ class _Scaled(torch.autograd.Function):
                 for gradient, weight in zip(gradients, weights, strict=True)
             ]
         )
+        if ctx.is_divided is not None:  # elsewhere the effective weight is the weight
+            products = products * ctx.is_divided
         of_learned: list[Tensor | None] = []
         if any(ctx.is_learned):
             of_scales = zip((products / sigmas).unbind(), gradients, ctx.is_learned, strict=True)

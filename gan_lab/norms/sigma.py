@@ -15,7 +15,7 @@ from gan_lab.norms.power_iteration import power_iterate, start
 
 
 class SigmaEstimator(nn.Module):
-    """What a norm divides by: a positive scalar function of one layer's weight.
+    """What a norm divides by: a positive function of one layer's weight, a scalar unless `per_filter`.
 
     A subclass is constructed with the layer (linear or convolution, its weight initialized), from which it
     copies what it needs. One that `needs_input_size` gets the spatial sizes of the layer's input too (`()`
@@ -24,6 +24,7 @@ class SigmaEstimator(nn.Module):
 
     needs_input_size = False
     input_size: tuple[int, ...] | None = None
+    per_filter = False  # whether sigma is one number for each output filter, `[c_out]`, and no scalar
 
     def singular_values(self) -> Sequence["LargestSingularValue"]:
         """Those whose mean sigma is, so that a network's layers take what they need for them together."""
@@ -37,12 +38,25 @@ class SigmaEstimator(nn.Module):
         if values := self.singular_values():
             power_iterate([(value, weight) for value in values])
 
+    def after_update(self, weight: Tensor) -> None:
+        """Move, in place, what follows an update of the weight; nothing here."""
+
     def forward(self, weight: Tensor) -> Tensor:
         """Sigma, a scalar, differentiable in the weight; moves nothing."""
         values = self.singular_values()
         if not values:
             raise NotImplementedError
         return torch.stack([value.estimate(weight) for value in values]).mean()
+
+    def prepared(self, weight: Tensor) -> Tensor:
+        """What is divided by sigma: the weight, unless a norm changes more of it than its scale."""
+        return weight
+
+    def settle(self, weight: Tensor) -> None:
+        """Change the trained weight itself, in place, before an update evaluates it; most norms do not.
+
+        The effective weight must stay as it was.
+        """
 
     def parts(self, weight: Tensor) -> dict[str, Tensor]:
         """What is logged next to sigma, by name, e.g. the two halves of the bidirectional one."""
@@ -58,9 +72,10 @@ class LargestSingularValue(SigmaEstimator):
     def singular_values(self) -> Sequence["LargestSingularValue"]:
         return (self,)
 
-    def _start(self, weight: Tensor, u: Tensor) -> None:
-        """Start from random `u` `[2, *output]`."""
-        u, v = start(self, weight.detach(), u)
+    def _start(self, weight: Tensor, shape: tuple[int, ...]) -> None:
+        """Start from random u of this shape, `[2, *output]`, on every device from the same."""
+        drawn = torch.empty(shape, dtype=weight.dtype, device="cpu").normal_().to(weight.device)
+        u, v = start(self, weight.detach(), drawn)
         self.register_buffer("u", u)
         self.register_buffer("v", v)
 
@@ -99,7 +114,7 @@ class _SigmaOfMatrix(LargestSingularValue):
         assert isinstance(layer.weight, Tensor)
         self.weight_shape = layer.weight.shape
         groups, rows, _ = self.matrix(layer.weight).shape
-        self._start(layer.weight, layer.weight.detach().new_empty(2, groups, rows).normal_())
+        self._start(layer.weight, (2, groups, rows))
 
     def matrix(self, weight: Tensor) -> Tensor:
         """The diagonal blocks, `[groups, rows / groups, columns / groups]`.
@@ -168,8 +183,7 @@ class SigmaOperator(LargestSingularValue):
         self.operator = LayerOperator.of(layer, self.input_size)
         assert isinstance(layer.weight, Tensor)
         self.weight_shape = layer.weight.shape
-        shape = (2, *self.operator.output_shape[1:])
-        self._start(layer.weight, layer.weight.detach().new_empty(shape).normal_())
+        self._start(layer.weight, (2, *self.operator.output_shape[1:]))
 
     def image(self, weight: Tensor, v: Tensor) -> Tensor:
         return self.operator.apply(weight, v)

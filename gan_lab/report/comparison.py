@@ -1,9 +1,9 @@
 """Groups of runs side by side: seeds, means, what is best, and what the noise cannot tell from it."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,10 @@ from gan_lab.report.runs import (
     setting_keys,
     settings,
     text,
+    value,
     values,
 )
-from gan_lab.report.statistics import ALPHA, Mean, mean, welch
+from gan_lab.report.statistics import ALPHA, Comparison, Mean, against, holm, mean
 from gan_lab.runs.directory import FAILED
 
 STEP_TIME = "speed/step_ms"
@@ -39,16 +40,21 @@ class Scores:
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of one group: its mean, whether it is the best of all, and Welch's p against the best.
+    """One figure of one group: its mean, whether it is the best of all, and how it compares with the better.
 
-    `p` is None for the best itself, and where there are too few seeds for a test. `against` has such a p for
-    each group that is better, the best first: what there is to say where better ones are left out.
+    `against` has a comparison with each group that is better, the best first: what there is to say where
+    better ones are left out. `by_seed` are the values that the mean is of.
     """
 
     mean: Mean
     is_best: bool = False
-    p: float | None = None
-    against: tuple[float | None, ...] = ()
+    against: tuple[Comparison, ...] = ()
+    by_seed: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def p(self) -> float | None:
+        """Of the test against the best, corrected; None for the best itself, and with too few seeds."""
+        return self.against[0].corrected if self.against else None
 
     @property
     def in_noise(self) -> bool:
@@ -215,17 +221,27 @@ def _compare(
 
 def _judge(groups: Sequence[Group], found: dict[str, Scores], metric: str, which: str) -> None:
     """Fill in one column: each group's mean, the best, and the tests against those that are better."""
-    reached: list[tuple[Group, list[float], Mean]] = []
+    reached: list[tuple[Group, dict[str, list[float]], Mean]] = []
     for group in groups:
-        of_runs: list[dict[str, Any]] = [
-            getattr(found[run.name], which) for run in group.runs if run.finished and run.name in found
-        ]
-        numbers = [values[metric] for values in of_runs if metric in values]
-        if average := mean(numbers):
-            reached.append((group, numbers, average))
+        by_seed: dict[str, list[float]] = {}
+        for run in group.runs:
+            if run.finished and run.name in found and metric in (of_run := getattr(found[run.name], which)):
+                by_seed.setdefault(value(run, "seed"), []).append(of_run[metric])
+        if average := mean([number for numbers in by_seed.values() for number in numbers]):
+            reached.append((group, by_seed, average))
     sign = 1 if is_better_low(metric) else -1
     reached.sort(key=lambda entry: sign * entry[2].mean)
-    for place, (group, numbers, average) in enumerate(reached):
-        against = tuple(welch(numbers, better) for _, better, _ in reached[:place])
+    tests = [
+        _corrected([against(worse, better) for _, worse, _ in reached[place + 1 :]])
+        for place, (_, better, _) in enumerate(reached)
+    ]
+    for place, (group, by_seed, average) in enumerate(reached):
+        with_better = tuple(tests[other][place - other - 1] for other in range(place))
         is_best = place == 0 and len(reached) > 1
-        group.cells[metric, which] = Cell(average, is_best, against[0] if against else None, against)
+        group.cells[metric, which] = Cell(average, is_best, with_better, by_seed)
+
+
+def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons with one setting, as a family."""
+    corrected = holm([one.p for one in comparisons])
+    return [dataclasses.replace(one, corrected=p) for one, p in zip(comparisons, corrected, strict=True)]

@@ -100,4 +100,4 @@ class _Partitions:
 def _figure(group: Group, column: tuple[str, str]) -> list[Any]:
     """`[figure, verdicts against the better groups, the best first]`; of a group without a figure, `[–]`."""
     cell = group.cells.get(column)
-    return [number(cell.mean), [verdict(p) for p in cell.against]] if cell else ["–"]
+    return [number(cell.mean), [verdict(one.corrected) for one in cell.against]] if cell else ["–"]

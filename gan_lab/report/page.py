@@ -16,7 +16,17 @@ import gan_lab
 from gan_lab.errors import UserError
 from gan_lab.files import write_text
 from gan_lab.report import grids, records
-from gan_lab.report.comparison import BEST, FINAL, STEP_TIME, Scores, measured, metrics, scores
+from gan_lab.report.comparison import (
+    BEST,
+    FINAL,
+    STEP_TIME,
+    Scores,
+    compare,
+    measured,
+    metrics,
+    scores,
+)
+from gan_lab.report.differences import NOTE, all_differences
 from gan_lab.report.downsampling import downsample
 from gan_lab.report.groupings import groupings
 from gan_lab.report.packing import Pack, packed
@@ -112,6 +122,7 @@ def _facts(
     troubles = [[trouble.name, trouble.reason] for trouble in (*damaged, *unread)]
     names = list(dict.fromkeys(name for entry in entries.values() for name in entry["series"]))
     lines = swept(runs)
+    compared = all_differences(compare(runs, found, by))
     place = {run.name: number for number, run in enumerate(runs)}
     shown = sections(
         measured(found.values()),
@@ -119,6 +130,7 @@ def _facts(
         list(lines),
         samples=any(entry.get("grids") for entry in entries.values()),
         damaged=bool(troubles),
+        differences=NOTE.format(best="the best") if compared else "",
     )
     return {
         "runs": list(entries.values()),
@@ -136,6 +148,10 @@ def _facts(
             for key in sorted(lines, key=lambda key: key != SCALE)
         ],
         "columns": _columns_of_differences(runs),
+        "differences": [
+            [" · ".join(filter(None, (table.title, f"to {one.best.label}"))), one.head, one.rows()]
+            for table, one in compared
+        ],
         "damaged": troubles,
         "copies": passed_over(runs),
         **groupings(runs, found, by),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, first_line
 
 HEAD = 128 * 1024  # bytes that are looked through for names
 RARE = (b'"slope/', b'"grad_bound/')  # a name of each kind of row that may come later
@@ -179,7 +179,7 @@ def _query(path: Path, some: Sequence[str]) -> dict[str, Any]:
     try:
         table = connection.execute(query, [glob.escape(name)]).fetchnumpy()
     except duckdb.Error as error:
-        raise OSError(0, str(error).splitlines()[0]) from error
+        raise OSError(0, first_line(error)) from error
     return dict(zip(types, table.values(), strict=True))
 
 

@@ -70,10 +70,12 @@ def sections(
     swept: Sequence[str],
     samples: bool = True,
     damaged: bool = False,
+    differences: str = "",
 ) -> list[Section]:
     """Those that have something to show.
 
-    `judged` are the metrics of the table, `names` all recorded ones, `swept` the keys to draw one against.
+    `judged` are the metrics of the table, `names` all recorded ones, `swept` the keys to draw one against,
+    `differences` says what those to the best are.
     """
     names = set(names)
     scores = [(metric, False if is_better_low(metric) else None) for metric in judged]
@@ -81,6 +83,7 @@ def sections(
     by_layer = tuple(chart for chart in LAYERS if any(name.startswith(chart.metric) for name in names))
     found: list[Section | None] = [
         Section("table", "Summary", note(best="Bold", untested="“no test”")),
+        Section("differences", "Differences to the best", differences) if differences else None,
         Section(
             "metrics",
             "FID and IS over training",

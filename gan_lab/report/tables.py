@@ -7,20 +7,27 @@ import math
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from gan_lab.report.comparison import FINAL, Cell, Group, Table, arrowed, is_better_low, title
+from gan_lab.report.differences import all_differences
 from gan_lab.report.runs import passed_over, plain
-from gan_lab.report.statistics import ALPHA, Mean
+from gan_lab.report.statistics import ALPHA, Comparison, Mean
 
 BOLD, NORMAL = "\x1b[1m", "\x1b[0m"
 BEST_MARK, NOISE_MARK, UNTESTED_MARK = " *", " ≈", " °"
 
+TESTED = (
+    *("test", "p", "p_holm", "pairs", "difference", "difference_low", "difference_high"),
+    *("effect", "effect_low", "effect_high", "seeds_needed"),
+)  # the CSV's columns on the comparison with the best
 WIDTH = 100  # of the notes below a table in a terminal
 NOTE = (
     "Mean ± standard error over the seeds of the runs that finished. {best} is the best of its column; "
-    "{noise} is inside its noise (Welch's t-test against the best, two-sided, p ≥ {alpha}, no correction for "
-    "several tests); {untested} has too few seeds for a test; the others differ. Final: the last evaluation; "
-    "best: the best of a run's evaluations. Time: a run's training, without metrics and samples."
+    "{noise} is inside its noise (t-test against the best, in pairs by seed, or Welch's where no seeds are "
+    "shared; two-sided, with Holm's correction for all groups that are worse, p ≥ {alpha}); {untested} has "
+    "too few seeds for a test; the others differ. Final: the last evaluation; best: the best of a "
+    "run's evaluations. Time: a run's training, without metrics and samples."
 )
 
 
@@ -51,7 +58,7 @@ def heading(column: tuple[str, str]) -> str:
 
 
 def verdict(p: float | None) -> str:
-    """What Welch's test against a better group says."""
+    """What the test against a better group says, by its corrected p."""
     if p is None:
         return "no test"
     if p >= ALPHA:
@@ -122,7 +129,17 @@ def as_text(tables: Sequence[Table], bold: bool) -> str:
         lines += ["", *([plain(table.title)] if table.title else []), _line(head, widths, bold=False)]
         lines.append("  ".join("─" * width for width in widths))
         lines += [_line(row, widths, bold) for row in body]
-    return "\n".join([*lines, "", textwrap.fill(note(), WIDTH), *warnings(tables)])
+    lines += ["", textwrap.fill(note(), WIDTH), *warnings(tables)]
+    for table, found in all_differences(tables):
+        head, body = found.head, [[plain(row[0]), *row[1:]] for row in found.rows()]
+        widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+        lines += ["", *([plain(table.title)] if table.title else []), _line(head, widths, bold=False)]
+        lines += [
+            "  ".join("─" * width for width in widths),
+            *(_line(row, widths, bold=False) for row in body),
+        ]
+        lines += ["", textwrap.fill(plain(found.note), WIDTH)]
+    return "\n".join(lines)
 
 
 def _line(row: Sequence[str], widths: Sequence[int], bold: bool) -> str:
@@ -140,21 +157,26 @@ def as_markdown(tables: Sequence[Table]) -> str:
     lines = []
     for table in tables:
         head, body = cells(table)
-        lines += [f"**{_markdown(table.title)}**", ""] if table.title else []
-        lines += [_markdown_row(head), "| --- |" + " ---: |" * (len(head) - 1)]
-        lines += [*map(_markdown_row, body), ""]
-    return "\n\n".join(["\n".join(lines), *map(_markdown, [note(best="Bold"), *warnings(tables)])]) + "\n"
+        lines += [f"**{markdown(table.title)}**", ""] if table.title else []
+        lines += [markdown_row(head), "| --- |" + " ---: |" * (len(head) - 1)]
+        lines += [*map(markdown_row, body), ""]
+    parts = ["\n".join(lines), *map(markdown, [note(best="Bold"), *warnings(tables)])]
+    for table, found in all_differences(tables):
+        parts += [f"**{markdown(table.title)}**"] if table.title else []
+        rows = [markdown_row(found.head), "| --- |" + " ---: |" * (len(found.head) - 1)]
+        parts += ["\n".join([*rows, *map(markdown_row, found.rows())]), markdown(found.note)]
+    return "\n\n".join(parts) + "\n"
 
 
-def _markdown_row(row: Iterable[str]) -> str:
+def markdown_row(row: Iterable[str]) -> str:
     marked = (
-        f"**{_markdown(text.removesuffix(BEST_MARK))}**" if text.endswith(BEST_MARK) else _markdown(text)
+        f"**{markdown(text.removesuffix(BEST_MARK))}**" if text.endswith(BEST_MARK) else markdown(text)
         for text in row
     )
     return f"| {' | '.join(marked)} |"
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
 
 
@@ -164,7 +186,7 @@ def as_csv(tables: Sequence[Table]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         [
-            *("data", "group", "metric", "which", "seeds", "mean", "standard_error", "is_best", "welch_p"),
+            *("data", "group", "metric", "which", "seeds", "mean", "standard_error", "is_best", *TESTED),
             *("finished", "diverged", "failed", "other", "hours"),
         ]
     )
@@ -175,9 +197,19 @@ def as_csv(tables: Sequence[Table]) -> str:
             for metric, which in table.columns or [("", "")]:
                 cell = group.cells.get((metric, which))
                 row = [_csv(table.title), _csv(group.label), _csv(metric), which]
-                figures = [*dataclasses.astuple(cell.mean), cell.is_best, cell.p] if cell else [None] * 5
-                writer.writerow([*row, *figures, *counts, hours])
+                figures = [*dataclasses.astuple(cell.mean), cell.is_best] if cell else [None] * 4
+                tested = _tested(cell.against[0]) if cell and cell.against else [None] * len(TESTED)
+                writer.writerow([*row, *figures, *tested, *counts, hours])
     return out.getvalue()
+
+
+def _tested(found: Comparison) -> list[Any]:
+    """What `TESTED` names, of a comparison with the best."""
+    figures: list[Any] = [found.test, found.p, found.corrected, len(found.differences) or None]
+    for one in (found.difference, found.effect):
+        value, interval = one or (None, None)
+        figures += [value, *(interval or (None, None))]
+    return [*figures, found.seeds_needed]
 
 
 def _csv(text: str) -> str:

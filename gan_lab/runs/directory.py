@@ -61,6 +61,10 @@ class RunDirectory:
         return self.root / "generator.safetensors"
 
     @property
+    def discriminator(self) -> Path:
+        return self.root / "discriminator.safetensors"
+
+    @property
     def log(self) -> Path:
         return self.root / "train.log"
 

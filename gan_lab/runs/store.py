@@ -143,15 +143,21 @@ class Store:
         checkpoint.save(self.directory.checkpoints, state["iteration"], content, self._keep_every)
 
     @on_rank_zero
-    def write_generator(self, state: Mapping[str, Tensor], iteration: int) -> None:
-        """Write the generator's weights after so many iterations as safetensors."""
-        # Copies, because safetensors refuses what layers share, such as one γ.
-        tensors = {
-            name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
-        }
-        with replacing(self.directory.generator) as temporary:
-            # safetensors' own writer raises no OSError on a full disk.
-            temporary.write_bytes(to_safetensors(tensors, {"iteration": str(iteration)}))
+    def write_networks(
+        self, generator: Mapping[str, Tensor], discriminator: Mapping[str, Tensor], iteration: int
+    ) -> None:
+        """Write both networks' weights after so many iterations as safetensors, the generator's last."""
+        for path, state in (
+            (self.directory.discriminator, discriminator),
+            (self.directory.generator, generator),
+        ):
+            # Copies, because safetensors refuses what layers share, such as one γ.
+            tensors = {
+                name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
+            }
+            with replacing(path) as temporary:
+                # safetensors' own writer raises no OSError on a full disk.
+                temporary.write_bytes(to_safetensors(tensors, {"iteration": str(iteration)}))
 
     def write_status(self, state: str, iteration: int, reason: str = "", **details: str | int) -> None:
         """Record how the run stands, see `RunDirectory.write_status`; for rank zero, which waits for none."""

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
+
+from gan_lab import shell
+
+PART = "paper/sweep/"  # of presets: what a sweep is over, on any dataset
 
 # A choice of each axis that has none for nothing.
 SOMETHING = {
@@ -22,11 +25,14 @@ def unreadable(arguments: Sequence[str]) -> str | None:
     return next((_sentence(override) for override in overrides if not _is_readable(override)), None)
 
 
-def chooses_nothing(arguments: Sequence[str], axes: Sequence[str]) -> str | None:
-    """A sentence on the first axis that is set to null, which Hydra cannot compose; None where none is."""
+def misses_a_choice(arguments: Sequence[str], axes: Sequence[str]) -> str | None:
+    """A sentence on the first axis that is set to null, or to a part of presets; None where none is."""
     for argument in get_args_parser().parse_known_args(arguments)[0].overrides:
         axis, equals, value = argument.lstrip("+").partition("=")
         choices = [choice.strip().lower() for choice in value.split(",")]  # of a sweep
+        if axis == "experiment" and (part := next((c for c in choices if c.startswith(PART)), None)):
+            sweep = part.removeprefix(PART)
+            return f"{argument} is no experiment without a dataset: take one such as paper/cifar10_{sweep}"
         if axis not in axes or not equals or not {"null", ""} & set(choices):
             continue
         if axis == "experiment":
@@ -49,13 +55,8 @@ def _sentence(override: str) -> str:
     shown = " ".join(override.split())
     if not equals:
         return f"the argument {shown} has no =: write key=value, and a value with blanks in quotes"
-    quoted = f"{key}={quote(os.path.expanduser(value))}"  # noqa: PTH111  a text, not always a path
+    quoted = f"{key}={shell.quoted(os.path.expanduser(value))}"  # noqa: PTH111  a text, not always a path
     if not _is_readable(quoted):
         return f"the key of the argument {shown} cannot be read: take one that train.py --cfg job prints"
     typed = shlex.quote(quoted)
     return f"the argument {shown} cannot be read: quote its value, and the whole for the shell, as in {typed}"
-
-
-def quote(text: str) -> str:
-    """The text as a value that Hydra's grammar reads to the letter."""
-    return QuotedString(text, Quote.double).with_quotes()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_lab import shell
-from gan_lab.errors import UserError
+from gan_lab.errors import UserError, one_line
 from gan_lab.runs.directory import EXIT_STATUS, FAILED, INTERRUPTED, RUNNING, WRONG_CONFIG
 from gan_lab.sweep.record import Launch, Record
 
@@ -116,4 +116,4 @@ def _page(outputs: Path) -> str:
 
         return f"comparison of all runs in {outputs}: {write_page(outputs, outputs / 'report.html')}"
     except Exception as error:  # the runs are what counts
-        return f"no comparison page: {' '.join(str(error).split())}"
+        return f"no comparison page: {one_line(error)}"

@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
-from gan_lab import presets
+from gan_lab import presets, shell
 from gan_lab.runs.directory import WRONG_CONFIG
 from gan_lab.sweep import arguments, plugins
 from gan_lab.sweep.closing import STOPPED_STATUS, Sweep
@@ -62,7 +62,7 @@ class SweepCallback(Callback):
 
 def _tell_runs(config: DictConfig, launch: Launch) -> None:
     """Have Hydra set the variable for each run, in whichever process and on whichever host."""
-    override = f"++hydra.job.env_set.{VARIABLE}={arguments.quote(str(launch.folder))}"
+    override = f"++hydra.job.env_set.{VARIABLE}={shell.quoted(str(launch.folder))}"
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.overrides.hydra.append(override)
 
@@ -110,7 +110,7 @@ def _signal_workers(launch: Launch) -> bool:
 def exit_status(main: Callable[[], object]) -> int:
     """Call Hydra's `main`; returns its run's exit status, or the worst of a sweep after the closing table."""
     axes = [folder.name for folder in presets.CONFIGS.iterdir()]
-    if sentence := arguments.unreadable(sys.argv[1:]) or arguments.chooses_nothing(sys.argv[1:], axes):
+    if sentence := arguments.unreadable(sys.argv[1:]) or arguments.misses_a_choice(sys.argv[1:], axes):
         print(f"error: {sentence}", file=sys.stderr)
         return WRONG_CONFIG
     status = _status(main)

@@ -13,11 +13,12 @@ SHOWN = {"loss/d": "D", "loss/g": "G"}
 
 
 class Console:
-    """Shows losses, the last FID and the time left."""
+    """Shows losses, the last FID and the time left; until metrics took some, without that of metrics."""
 
-    def __init__(self, start: int, iterations: int) -> None:
+    def __init__(self, start: int, iterations: int, is_judged: bool = False) -> None:
         self._shown: dict[str, float] = {}
         self._begin, self._start, self._iterations = time.monotonic(), start, iterations
+        self._left_out = ", without metrics" if is_judged else ""
         self._bar = None
         if sys.stderr.isatty():
             self._bar = tqdm(total=iterations, initial=start, unit="it", dynamic_ncols=True, smoothing=0.05)
@@ -35,7 +36,10 @@ class Console:
             return
         done = max(iteration - self._start, 1)  # a resumed run may begin with a record that was cut short
         left = (time.monotonic() - self._begin) / done * (self._iterations - iteration)
-        print(f"{iteration}/{self._iterations}  {text}  {tqdm.format_interval(left)} left", flush=True)
+        if any(name.startswith("metric/") for name in values):
+            self._left_out = ""  # from here on the time that has passed holds theirs
+        time_left = f"{tqdm.format_interval(left)} left{self._left_out}"
+        print(f"{iteration}/{self._iterations}  {text}  {time_left}", flush=True)
 
     def log_samples(self, iteration: int, grid: Path) -> None:
         """Pictures are not for the console."""

@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 from gan_lab.tracking.base import RunInfo, reason
 from gan_lab.tracking.history import History
 from gan_lab.tracking.ledger import CONSTANT, Event, Ledger, events
+from gan_lab.tracking.outages import Outages
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +27,13 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 LOOK_TIMEOUT = 5  # seconds for the server's first sign of life
 CONNECTION_TIMEOUT = 30  # seconds to start a run there before it is kept offline
-UPLOAD_TIMEOUT = 120  # seconds, at a run's end, for what is not uploaded yet
+UPLOAD_TIMEOUT = 120  # seconds for what is not uploaded yet, at a run's end; in a sweep, for all its waits
+LEAST_WAIT = 10  # seconds, at a run's end, where a sweep has used up its own and the server answers
 LEDGER = "wandb-sent.txt"
 AXES = ("dataset", "arch", "norm", "loss", "optimizer")
 LATER = "scripts/sync_wandb.py uploads what is missing"
 
-_unusable: dict[str, str] = {}  # servers that failed this process once, and why: no other run waits for them
+_unusable: dict[str, str] = {}  # outside sweeps: servers that failed this process once, and why
 
 
 def effective_mode(mode: str) -> str:
@@ -79,10 +82,10 @@ class _Relay:
 _relay = _Relay()
 
 
-def _silence(url: str) -> str:
+def _silence(url: str, seconds: float) -> str:
     """Why a server gives no sign of life; empty where it answers anything at all."""
     try:
-        urllib.request.urlopen(f"{url}/healthz", timeout=LOOK_TIMEOUT).close()
+        urllib.request.urlopen(f"{url}/healthz", timeout=seconds).close()
     except urllib.error.HTTPError:
         return ""
     except (OSError, ValueError) as error:
@@ -127,6 +130,7 @@ class WandbTracker:
         self._real: Path | None = run.directory / "real.png"  # goes with the first grid of samples
         self._refusals = _relay.refusals
         self.is_whole = True  # at the end: whether nothing was refused
+        self._outages = Outages(UPLOAD_TIMEOUT)
         self._has: set[str] = set()  # keys of what W&B has, or has been given
         agent = os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID")
         self._ledger = Ledger(run.directory / LEDGER, run.id, (live and agent) or "")
@@ -145,7 +149,6 @@ class WandbTracker:
                 silent=True,
                 console="off",
                 disable_git=True,
-                init_timeout=CONNECTION_TIMEOUT,
                 finish_timeout=UPLOAD_TIMEOUT,  # where this process is left with a run that is open
             ),
         }
@@ -183,8 +186,14 @@ class WandbTracker:
         import wandb
 
         self._server = wandb.setup().settings.base_url
-        if mode == "online" and (problem := _unusable.get(self._server) or _silence(self._server)):
-            mode = self._without(problem)
+        known = _unusable.get(self._server) or self._outages.problem(self._server)
+        if mode == "online" and known:
+            mode = self._without(known)
+        begin, left = time.monotonic(), self._outages.left(self._server)
+        if mode == "online" and (problem := _silence(self._server, min(LOOK_TIMEOUT, left))):
+            mode = self._without(problem, time.monotonic() - begin)
+        timeout = min(CONNECTION_TIMEOUT, left) if mode == "online" else CONNECTION_TIMEOUT
+        self._options["settings"].init_timeout = timeout
         try:
             run = wandb.init(mode=mode, id=self._ledger.id, **self._options)  # type: ignore[arg-type]
         except Exception as error:
@@ -192,7 +201,7 @@ class WandbTracker:
                 raise
             refused = any(f"error {status}" in str(error) for status in (401, 403))
             problem = "refuses this API key, see `wandb login --relogin`" if refused else "cannot be used"
-            mode = self._without(f"{problem} ({reason(error)})")
+            mode = self._without(f"{problem} ({reason(error)})", time.monotonic() - begin)
             wandb.teardown()  # the start that failed would hold on to the run's id
             run = wandb.init(mode=mode, id=self._ledger.id, **self._options)  # type: ignore[arg-type]
         wandb.termsetup(wandb.Settings(silent=True), _relay)  # which a start may have reset
@@ -200,13 +209,22 @@ class WandbTracker:
         run.define_metric("*", step_metric="iteration")
         return run
 
-    def _without(self, problem: str) -> str:
-        """The mode instead of online, with a warning."""
-        _unusable[self._server] = problem
+    def _without(self, problem: str, waited: float | None = None) -> str:
+        """The mode instead of online, with a warning; `waited`: the seconds that it took to find out."""
+        if waited is not None:
+            self._remember(problem, waited)
         if not self._live:
             raise ConnectionError(f"W&B {problem}")
         log.warning("W&B %s: this run is kept offline; %s.", problem, LATER)
         return "offline"
+
+    def _remember(self, problem: str, waited: float) -> None:
+        """For other runs: the server has failed."""
+        if not self._outages.are_shared:
+            _unusable[self._server] = problem
+            return
+        with contextlib.suppress(OSError):
+            self._outages.add(self._server, problem, waited)
 
     # --- what is logged
 
@@ -271,21 +289,23 @@ class WandbTracker:
 
     def _wait(self, exit_code: int) -> None:
         """Wait until all is uploaded, UPLOAD_TIMEOUT seconds at most."""
-        problem = self._online and _silence(self._server)
-        if problem:
-            print(
-                f"W&B {problem}: waiting up to {UPLOAD_TIMEOUT} s, Ctrl-C stops that",
-                file=sys.stderr,
-                flush=True,
-            )
+        begin, problem = time.monotonic(), ""
+        left = self._outages.left(self._server)
+        if self._online:
+            problem = _silence(self._server, min(LOOK_TIMEOUT, max(left, 1)))
+        seconds = left if problem else max(left, LEAST_WAIT)
+        if problem and seconds:
+            said = f"W&B {problem}: waiting up to {seconds:.0f} s, Ctrl-C stops that"
+            print(said, file=sys.stderr, flush=True)
         try:
-            _within(UPLOAD_TIMEOUT, lambda: self._upload(exit_code))
+            _within(begin + seconds - time.monotonic(), lambda: self._upload(exit_code))
         except TimeoutError as error:
             _wait_no_more()
-            _unusable[self._server] = problem or f"took no uploads ({reason(error)})"
+            waited = time.monotonic() - begin
+            self._remember(problem or f"took no uploads ({reason(error)})", waited)
             if not self._live:
                 raise
-            log.warning("W&B did not take all in %d s; %s.", UPLOAD_TIMEOUT, LATER)
+            log.warning("W&B did not take all in %.0f s; %s.", waited, LATER)
 
     def _upload(self, exit_code: int) -> None:
         if self._artifact and self._generator and self._generator.exists():
@@ -319,7 +339,7 @@ def _within(seconds: float, work: Callable[[], None]) -> None:
 
     thread = threading.Thread(target=catching, name="wandb-uploads", daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(max(0.0, seconds))
     if thread.is_alive():
         raise TimeoutError(f"not done in {seconds:g} s")
     if raised:

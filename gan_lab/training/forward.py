@@ -72,9 +72,9 @@ class Forward:
         assert self._compiled is not None
         with torch.autocast(**self._autocast), parametrize.cached():
             # The norms stay outside of the graph, which finds the weights that they made.
-            for _, layer, _ in norms.normalized_layers(self.network):
-                layer.weight  # noqa: B018
-                layer.bias  # noqa: B018
+            for module in self.network.modules():
+                for tensor in getattr(module, "parametrizations", ()):
+                    getattr(module, tensor)
             return self._compiled(*batch).float()
 
     def uncompiled(self, *batch: Tensor) -> Tensor:

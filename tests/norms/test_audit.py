@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
+from norm_families import FAMILIES, family
 from norm_networks import ESTIMATORS, GAMMAS, LAYERS, images, moved, network, normalized, vectors
 from norm_oracles import Case, cases, full_kernel, operator_matrix
 from torch import Tensor, nn
@@ -163,3 +165,35 @@ def test_weights_of_zeros() -> None:
     nn.init.zeros_(norms.trained_weight(net[2]))
     with pytest.raises(ValueError, match="layer 2 cannot be audited: its sigma is 0"):
         audit(net, images(1))
+
+
+@settings(max_examples=40)
+@given(st.one_of(cases(transposed=False), cases(transposed=True)))
+def test_the_spectrum_is_that_of_the_reshaped_kernel(case: Case) -> None:
+    layer = case.layer()
+    kernel = full_kernel(layer)
+    values = np.linalg.svd(kernel.reshape(len(kernel), -1), compute_uv=False)
+    count = case.groups * min(case.c_out // case.groups, case.c_in // case.groups * math.prod(case.kernel))
+    values = values[:count]  # the others are zeros between the groups
+    (row,) = audit(nn.Sequential(layer), case.images()).layers
+    shares = values / values.sum()
+    assert row.spectrum.stable_rank == pytest.approx((values**2).sum() / values[0] ** 2)
+    assert row.spectrum.effective_rank == pytest.approx(math.exp(-(shares * np.log(shares)).sum()))
+    assert row.spectrum.median == pytest.approx(np.sort(values)[(count - 1) // 2] / values[0])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_familys_rows_are_of_the_weights_that_the_network_uses(name: str) -> None:
+    net = family(name)
+    rows = {row.layer: row for row in audit(net, images(1)).layers}
+    norms.remove(net)
+    for row in audit(net, images(1)).layers:
+        found = rows[row.layer]
+        assert found.operator_norm == pytest.approx(row.operator_norm, rel=1e-5)
+        assert found.spectrum.stable_rank == pytest.approx(row.spectrum.stable_rank, rel=1e-4)
+        assert found.exact is not None
+        if name in ("least of four", "gram"):
+            assert found.operator_norm <= 1.3
+            assert found.estimated >= found.exact
+        elif name not in ("clipped operator", "stable rank"):
+            assert found.relative_error < 1e-3

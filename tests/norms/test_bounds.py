@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
+from norm_families import FAMILIES
 from norm_networks import ESTIMATORS
 from norm_oracles import Case, cases
 from torch import Tensor, nn
@@ -60,11 +61,12 @@ NORMS: dict[str, tuple[str, float, str] | None] = {
     "strict": ("operator", 1.0, "none"),
     "strict, own gammas": ("operator", 2.0, "per_layer"),
 }
+NETWORKS_AND_NORMS = [(network, norm) for network in NETWORKS for norm in NORMS]
+NETWORKS_AND_NORMS += [(list(NETWORKS)[number % 2], name) for number, name in enumerate(FAMILIES)]
 LOSSES = [losses.Hinge(), losses.Wasserstein(), losses.NonSaturating()]
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(("network", "norm"), NETWORKS_AND_NORMS)
 def test_no_gradient_exceeds_its_bound_in_training(network: str, norm: str) -> None:
     """A discriminator learns to tell stripes from noise, at a rate that moves its weights far."""
     torch.manual_seed(0)
@@ -72,7 +74,10 @@ def test_no_gradient_exceeds_its_bound_in_training(network: str, norm: str) -> N
     for layer in net.modules():  # biases of the activations' own size
         if getattr(layer, "bias", None) is not None:
             nn.init.normal_(layer.bias)
-    if NORMS[norm]:
+    if norm in FAMILIES:
+        options = {"scale": 1.3, **FAMILIES[norm]}
+        norms.normalize(net, example_input=torch.zeros(1, 3, SIZE, SIZE), **options)
+    elif NORMS[norm]:
         estimator, scale, gamma = NORMS[norm]
         norms.normalize(net, ESTIMATORS[estimator], scale, gamma, example_input=torch.zeros(1, 3, SIZE, SIZE))
     optimizer = torch.optim.Adam(net.parameters(), lr=0.02, betas=(0.0, 0.9))
@@ -200,6 +205,26 @@ def test_the_weight_factor_is_the_norm_of_the_normalizations_derivative(
         assert weight_factor(norm, weight) == pytest.approx(
             float(torch.linalg.matrix_norm(derivative, 2)), rel=1e-9
         )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_weight_factor_is_below_the_norm_of_the_derivative(name: str) -> None:
+    """Of every family, and of most it is that norm: clipped, shrunk or not, converged or not."""
+    torch.manual_seed(0)
+    for layer in (nn.Conv2d(2, 3, 2), nn.Linear(5, 3), nn.Linear(5, 1)):
+        for scale, iterations in ((0.1, 0), (0.4, 50), (30.0, 50)):
+            net = nn.Sequential(copy.deepcopy(layer).double())
+            x = torch.zeros(1, *((2, 4, 4) if isinstance(layer, nn.Conv2d) else (5,))).double()
+            options = {**FAMILIES[name], "scale": scale, "warmup_iterations": iterations}
+            norms.normalize(net, example_input=x, **options)
+            ((_, owner, norm),) = norms.normalized_layers(net.eval())
+            weight = norms.trained_weight(owner).detach()
+            derivative = jacobian(norm, weight).reshape(weight.numel(), -1)
+            exact = float(torch.linalg.matrix_norm(derivative, 2))
+            factor = weight_factor(norm, weight)
+            assert exact <= factor * (1 + 1e-9)
+            if name not in ("filters' gammas", "weight norm", "stable rank"):
+                assert factor == pytest.approx(exact, rel=1e-3)  # a bound's rounding margin is in both
 
 
 @settings(max_examples=100)

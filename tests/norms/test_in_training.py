@@ -1,5 +1,6 @@
 """Norms, audits and bounds inside whole runs."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from gan_lab import build, norms, run
 from gan_lab.config import compose, load
 from gan_lab.norms import SigmaOperator, SigmaOut, parametrization, power_iteration, sigma
+from gan_lab.presets import CONFIGS
 
 Recorded = Callable[[Path], list[dict[str, float]]]
 
@@ -30,6 +33,10 @@ def train(tiny: list[str], *overrides: str) -> Path:
         ["norm=sn", "norm.gamma=shared"],
         ["norm=bssn", "norm.gamma=per_layer", "loss=wasserstein", "optimizer.n_dis=2"],
         ["norm=strict_sn", "arch=resnet"],
+        ["norm=weight_norm"],
+        ["norm=clipped_strict_sn", "norm.scale=0.5"],
+        ["norm=gram", "arch=resnet"],
+        ["norm=stable_rank"],
     ],
     ids=" ".join,
 )
@@ -107,6 +114,43 @@ def test_more_iterations_an_update_keep_up_better(tiny: list[str], recorded: Rec
     assert worst[1] < min(0.02, worst[0])
 
 
+WEIGHT_NORMS = [
+    "frobenius",
+    "weight_norm",
+    "forced_weight_norm",
+    "clipped_sn",
+    "clipped_strict_sn",
+    "spectral_condition",
+    "least_of_four",
+    "gram",
+    "stable_rank",
+]
+
+
+@pytest.mark.parametrize("norm", WEIGHT_NORMS)
+def test_a_resumed_run_has_the_same_bits(tiny: list[str], norm: str) -> None:
+    """In both networks, in bf16, with an average of the generator: all that a norm could disturb, at once."""
+    options = [
+        f"norm={norm}",
+        "norm.target=both",
+        "train.precision=bf16",
+        "train.ema=0.9",
+        "train.batch_size=4",
+    ]
+    straight = train([*tiny, *options], "train.iterations=4", "seed=1", f"{tiny[-1]}-straight")
+    train([*tiny, *options], "train.iterations=2", "seed=1")
+    resumed = train([*tiny, *options], "train.iterations=4", "seed=1")
+    for name in ("generator.safetensors", "metrics.jsonl"):
+        assert comparable(resumed / name) == comparable(straight / name)
+
+
+def comparable(path: Path) -> bytes | list[dict[str, float]]:
+    if path.suffix != ".jsonl":
+        return path.read_bytes()
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith(("speed/", "memory/"))} for row in rows]
+
+
 def test_gammas_are_logged_and_trained(tiny: list[str], recorded: Recorded) -> None:
     rows = recorded(train(tiny, "norm=bssn", "norm.gamma=per_layer", "norm.scale=1.4", "train.iterations=8"))
     gammas = {name: value for name, value in rows[-1].items() if name.startswith("gamma/")}
@@ -140,3 +184,14 @@ def test_networks_of_a_config_are_normalized_at_their_own_sizes(tiny: list[str])
     assert [norm.estimator.input_size for _, _, norm in norms.normalized_layers(generator)] == [
         (), (4, 4), (8, 8), (16, 16), (32, 32)
     ]  # fmt: skip
+
+
+def test_one_sweep_has_every_norm_that_there_is() -> None:
+    """`python train.py -m experiment=families`, each of them a config that makes sense and builds."""
+    preset = yaml.safe_load((CONFIGS / "experiment" / "families.yaml").read_text(encoding="utf-8"))
+    listed = preset["hydra"]["sweeper"]["params"]["norm"].replace(" ", "").split(",")
+    assert sorted(listed) == sorted(path.stem for path in (CONFIGS / "norm").glob("*.yaml"))
+    for norm in listed:
+        config = load(compose(["experiment=families", f"norm={norm}", "arch.width=0.02"]))
+        assert config.norm.name == norm
+        build.build_networks(config, torch.device("cpu"))

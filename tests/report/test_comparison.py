@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+import scipy.stats
 from synthetic_runs import make_run
 
 from gan_lab.report.comparison import (
@@ -190,7 +191,19 @@ def test_without_the_better_groups_the_next_is_tested_against(sweep: Path) -> No
     runs = where(find(sweep)[0], ["norm=sn,none"])
     known = {run.name: {FID: fids[run.config["norm.name"]][run.config["seed"]]} for run in runs}
     (part,) = compare(runs, {name: Scores(score, score, None) for name, score in known.items()}, None)
-    assert cells["none"].against[1] == column(part)["none"].p
+    assert cells["none"].against[1].p == column(part)["none"].p
+
+
+def test_several_settings_are_corrected_for(sweep: Path) -> None:
+    """By Holm, for all that are compared with the best: the smaller p of two is doubled."""
+    fids = {"none": [31.0, 29.0, 28.5], "sn": [21.0, 23.5, 20.0], "bssn": [20.0, 22.0, 18.5]}
+    (table,) = tables(sweep, fids)
+    cells = column(table)
+    raw = {norm: scipy.stats.ttest_rel(fids[norm], fids["bssn"]).pvalue for norm in ("none", "sn")}
+    assert [one.test for one in cells["none"].against] == ["paired t", "paired t"]
+    small, large = sorted(raw, key=raw.__getitem__)
+    assert cells[small].p == pytest.approx(2 * raw[small])
+    assert cells[large].p == pytest.approx(max(2 * raw[small], raw[large]))
 
 
 def test_a_chosen_grouping_that_mixes_settings_says_so(sweep: Path) -> None:

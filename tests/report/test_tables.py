@@ -3,14 +3,17 @@
 import csv
 import io
 import re
+import statistics
 
 import pytest
 
 from gan_lab.report.comparison import BEST, FINAL, Cell, Group, Table
-from gan_lab.report.statistics import Mean
+from gan_lab.report.differences import differences
+from gan_lab.report.statistics import PAIRED, WELCH, Comparison, Mean
 from gan_lab.report.tables import as_csv, as_latex, as_markdown, as_text, duration, number
 
 FID = "metric/fid_digits"
+OPEN = Comparison(PAIRED, 0.155, (2.0, -1.0, 1.4), corrected=0.31)
 
 
 def group(label: str, cell: Cell | None, mixes: list[str] | None = None) -> Group:
@@ -18,10 +21,21 @@ def group(label: str, cell: Cell | None, mixes: list[str] | None = None) -> Grou
     return Group(label, (label,), [], mixes or [], Mean(3, 0.5, 0.01), cells)
 
 
+def test_differences_are_said_below_the_table(tables: list[Table]) -> None:
+    for text in (as_text(tables, bold=False), as_markdown(tables)):
+        (line,) = (line for line in text.splitlines() if "2 of 3" in line)
+        assert re.search(r"0\.8 \\?\[.*\].*0\.31", line)
+        assert str(OPEN.seeds_needed) in line
+    assert differences(tables[0]).best.label == "bssn"  # type: ignore[union-attr]
+    assert differences(Table("", [group("alone", Cell(Mean(3, 1.0, 1.0)))], [(FID, FINAL)])) is None
+    assert differences(Table("", [], [])) is None
+
+
 @pytest.fixture
 def tables() -> list[Table]:
-    best, near = Cell(Mean(3, 20.123, 0.0567), True), Cell(Mean(3, 21.0, 1.2), p=0.31)
-    far, alone = Cell(Mean(3, 90.0, 0.5), p=0.001), Cell(Mean(1, 19.5, None))
+    best, near = Cell(Mean(3, 20.123, 0.0567), True), Cell(Mean(3, 21.0, 1.2), against=(OPEN,))
+    far = Cell(Mean(3, 90.0, 0.5), against=(Comparison(WELCH, 0.0005, corrected=0.001),))
+    alone = Cell(Mean(1, 19.5, None), against=(Comparison(WELCH, None),))
     groups = [group("bssn", best), group("s_n & #1", near), group("none", far), group("=1+1", alone)]
     return [Table("cifar10", [*groups, group("empty", None, ["norm.scale"])], [(FID, FINAL), (FID, BEST)])]
 
@@ -36,7 +50,8 @@ def test_figures() -> None:
 
 
 def test_text_marks_the_best_the_noise_and_the_untested(tables: list[Table]) -> None:
-    lines = {line.split("  ")[0]: line for line in as_text(tables, bold=False).splitlines()}
+    summary, _ = as_text(tables, bold=False).split("Mean ± ")
+    lines = {line.split("  ")[0]: line for line in summary.splitlines()}
     assert "20.123 ± 0.057 *" in lines["bssn"]
     assert "21.0 ± 1.2 ≈" in lines["s_n & #1"]
     assert re.search(r"90\.00 ± 0\.50 +–", lines["none"])
@@ -66,7 +81,13 @@ def test_csv_has_every_digit_and_no_formula(tables: list[Table]) -> None:
     )
     assert (float(first["mean"]), float(first["standard_error"])) == (20.123, 0.0567)
     assert first["is_best"] == "True"
-    assert float(rows[2]["welch_p"]) == 0.31
+    tested = rows[2]
+    assert (tested["test"], float(tested["p"]), float(tested["p_holm"])) == (PAIRED, 0.155, 0.31)
+    assert float(tested["difference"]) == pytest.approx(0.8)
+    assert float(tested["difference_low"]) < 0.8 < float(tested["difference_high"])
+    assert float(tested["effect"]) == pytest.approx(0.8 / statistics.stdev(OPEN.differences))
+    assert (int(tested["pairs"]), int(tested["seeds_needed"])) == (3, OPEN.seeds_needed)
+    assert rows[4]["pairs"] == rows[4]["difference"] == ""
     assert rows[1]["mean"] == ""
     assert {row["group"] for row in rows} == {"bssn", "s_n & #1", "none", "'=1+1", "empty"}
 
@@ -74,7 +95,8 @@ def test_csv_has_every_digit_and_no_formula(tables: list[Table]) -> None:
 def test_markdown_is_a_table_without_foreign_markup(tables: list[Table]) -> None:
     tables[0].groups[1].label = "<b>|x|</b>"
     text = as_markdown(tables)
-    table = [line for line in text.splitlines() if line.startswith("|")]
+    summary, _ = text.split("Mean ± ")
+    table = [line for line in summary.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
     assert "**20.123 ± 0.057**" in text
     assert r"\<b\>\|x\|\</b\>" in text

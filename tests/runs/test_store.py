@@ -208,7 +208,8 @@ def networks() -> list[nn.Module]:
 @pytest.mark.parametrize("network", networks(), ids=["plain", "channels-last", "of a shared scale"])
 def test_a_generator_is_written_whole(store: Store, directory: RunDirectory, network: nn.Module) -> None:
     directory.create()
-    store.write_generator(network.state_dict(), 1)
+    store.write_networks(network.state_dict(), {"other": torch.ones(2)}, 1)
+    assert torch.equal(load_file(directory.discriminator)["other"], torch.ones(2))
     written, state = load_file(directory.generator), network.state_dict()
     assert written.keys() == state.keys()
     assert all(torch.equal(written[name], state[name]) for name in state)

@@ -36,6 +36,17 @@ def test_the_time_left_counts_from_where_the_run_was_resumed(
     assert capsys.readouterr().out.endswith("08:00 left\n")
 
 
+def test_the_time_that_metrics_will_take_is_left_out_until_they_took_some(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console = Console(start=0, iterations=40, is_judged=True)
+    for iteration, values in ((10, {"loss/d": 1.0}), (20, VALUES), (30, {"loss/d": 1.0})):
+        console.log(iteration, values)
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.endswith(" left, without metrics")
+    assert all(line.endswith(" left") for line in others)
+
+
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)

@@ -329,7 +329,7 @@ def test_an_update_is_a_function_of_its_inputs_and_the_state(
         with monkeypatch.context() as patch:
             for name in ("builtins.open", "io.open", "os.open"):
                 patch.setattr(name, lambda *_, **__: pytest.fail("an update opens a file"))
-            patch.setattr(gan.batches, "draw", lambda _: pytest.fail("an update draws"))
+            patch.setattr(gan.batches, "read", lambda _: pytest.fail("an update draws"))
             values = gan.update(inputs, measure)
         assert torch.equal(torch.get_rng_state(), streams[0])
         assert str(np.random.get_state()) == str(streams[1])

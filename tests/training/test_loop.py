@@ -230,7 +230,7 @@ def test_a_longer_schedule_continues_a_finished_run(tmp_path: Path) -> None:
 
 def test_a_finished_run_trains_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished = run_through(tmp_path, iterations=4)
-    monkeypatch.setattr(Batches, "draw", lambda *_: pytest.fail("it draws"))
+    monkeypatch.setattr(Batches, "read", lambda *_: pytest.fail("it draws"))
     assert_same_run(resume(tmp_path, iterations=4), finished)
 
 

@@ -327,6 +327,19 @@ function configSection(described) {
   });
 }
 
+/** Of the grouping at first, whatever is grouped or filtered later. */
+function differencesSection(described) {
+  const part = section(described);
+  const tables = facts.differences.map(([title, head, rows]) => {
+    const lines = rows.map(([name, ...cells]) => {
+      const first = element("th", { scope: "row", textContent: name });
+      return element("tr", {}, first, ...cells.map(textCell));
+    });
+    return tableOf(head, lines, title);
+  });
+  part.body.append(...tables);
+}
+
 function damagedSection(described) {
   const part = section(described);
   const items = facts.damaged.map(([name, reason]) => element("li", { textContent: `${name}: ${reason}` }));
@@ -342,5 +355,6 @@ const DRAW = {
   training: curvesSection,
   layers: layersSection,
   config: configSection,
+  differences: differencesSection,
   damaged: damagedSection,
 };

@@ -1,0 +1,27 @@
+"""Configs, states and metrics of many runs in one small file, which compare and study read like a folder."""
+
+import argparse
+import sys
+
+from gan_lab.commands import a_path
+from gan_lab.report.archive import opened, pack
+from gan_lab.report.runs import find, where
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description="Configs, states and metrics of many runs in one small file: no checkpoints, no samples."
+    )
+    add = parser.add_argument
+    add("outputs", type=a_path, help="the folder that holds the runs")
+    add("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these runs")
+    add("--out", type=a_path, required=True, metavar="FILE.tar.xz", help="the file to write")
+    given = parser.parse_args(arguments)
+    with opened(given.outputs) as folder:
+        runs, damaged = find(folder)
+        runs = where(runs, given.where)
+        size = pack(runs, given.out)
+    for trouble in damaged:
+        print(f"damaged: {trouble.name}: {trouble.reason}", file=sys.stderr)
+    print(f"{len(runs)} runs in {given.out}, {size / 1e6:.2f} MB")
+    return 0

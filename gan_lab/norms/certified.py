@@ -1,0 +1,204 @@
+"""Upper bounds on the norm of a layer's operator, of any input size, that keep nothing between two updates.
+
+Power iteration comes to a singular value from below, so that a layer can stretch by more than its norm says
+until it has converged. These come from above, at every step, and are functions of the weight only.
+
+Both hold for zero padding of any width, which only leaves out rows and columns of the operator on an
+unlimited image; other padding modes are refused. `docs/theory.md` has the proofs.
+"""
+
+import itertools
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from gan_lab.device import full_precision
+from gan_lab.norms.sigma import SigmaEstimator
+
+_CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+class _Certified(SigmaEstimator):
+    """What the two bounds know of a layer: its kernel as a convolution's, which it or its adjoint is."""
+
+    def __init__(self, layer: nn.Module, iterations: int) -> None:
+        super().__init__()
+        if iterations < 0:
+            raise ValueError(f"iterations={iterations} is negative")
+        mode = getattr(layer, "padding_mode", "zeros")
+        if mode != "zeros":
+            raise ValueError(f"its bound holds for zero padding, not padding_mode={mode!r}")
+        self.iterations = iterations
+        assert isinstance(layer.weight, Tensor)
+        axes = layer.weight.ndim - 2
+        self.groups: int = getattr(layer, "groups", 1)
+        self.stride: tuple[int, ...] = getattr(layer, "stride", ())[:axes]
+        self.dilation: tuple[int, ...] = getattr(layer, "dilation", ())[:axes]
+        self.taps: tuple[int, ...] = tuple(layer.weight.shape[2:])
+
+    def kernel(self, weight: Tensor) -> Tensor:
+        """`[groups, outputs, inputs, *taps]` of one group; a transposed convolution is the adjoint of it."""
+        return weight.reshape(self.groups, -1, *weight.shape[1:])
+
+
+class SigmaLeastOfFour(_Certified):
+    """The least of four bounds `√(kh·kw)·‖W reshaped‖` on the operator's norm (Singla & Feizi 2021).
+
+    The kernel becomes a matrix by putting each of its axes, kh and kw, to the outputs or to the inputs. A
+    stride lets an axis with the inputs count `⌈k/stride⌉` times instead of k. The matrices' norms are bounded
+    by `iterations` Gram iterations, see `schatten_norm`. Two matrices for one axis, eight for three.
+    """
+
+    def __init__(self, layer: nn.Module, iterations: int = 5) -> None:
+        super().__init__(layer, iterations)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return torch.stack(list(self.bounds(weight).values())).min()
+
+    def bounds(self, weight: Tensor) -> dict[tuple[bool, ...], Tensor]:
+        """Each bound by which axes are put to the inputs."""
+        kernel = self.kernel(weight)
+        taps = kernel.shape[3:]
+        found = {}
+        for with_inputs in itertools.product(*([True, False] if k > 1 else [True] for k in taps)):
+            axes = range(3, kernel.ndim)
+            to_outputs = [axis for axis, is_input in zip(axes, with_inputs, strict=True) if not is_input]
+            to_inputs = [axis for axis, is_input in zip(axes, with_inputs, strict=True) if is_input]
+            rows = math.prod(kernel.shape[axis] for axis in (1, *to_outputs))
+            matrices = kernel.permute(0, 1, *to_outputs, 2, *to_inputs).reshape(self.groups, rows, -1)
+            overlaps = [
+                self._overlap(axis) if is_input else taps[axis] for axis, is_input in enumerate(with_inputs)
+            ]
+            largest = schatten_norm(matrices, self.iterations).max()
+            found[with_inputs] = math.sqrt(math.prod(overlaps)) * largest
+        return found
+
+    def _overlap(self, axis: int) -> int:
+        return _most_overlaps(self.taps[axis], self.stride[axis], self.dilation[axis])
+
+
+class SigmaGram(_Certified):
+    """An upper bound on the operator's norm by Gram iterations of the kernel (Delattre et al. 2024).
+
+    `G ← G Gᵀ`, each a convolution of the kernel with itself, squares the operator; after t `iterations`
+    `Σ_δ ‖G_δ‖_F^(1/2^t)`, over the kernel's positions δ, bounds the norm, and comes down to that of the
+    operator on an unlimited image. Each doubles the kernel's reach and takes sixteen times as many products
+    as the one before, so few are taken. Assumes a stride of 1; a stride is made one here by taking the pixels
+    of a stride for channels, which changes no norm.
+    """
+
+    def __init__(self, layer: nn.Module, iterations: int = 2) -> None:
+        super().__init__(layer, iterations)
+
+    @full_precision()
+    def forward(self, weight: Tensor) -> Tensor:
+        return torch.stack([self._bound(kernel) for kernel in self.kernel(weight)]).max()
+
+    def _bound(self, kernel: Tensor) -> Tensor:
+        """Of one group's kernel `[outputs, inputs, *taps]`."""
+        kernel = self._without_stride(kernel)
+        if kernel.shape[1] < kernel.shape[0]:
+            kernel = kernel.transpose(0, 1)  # the adjoint's, up to the order of the taps
+        size = _size(kernel).clamp_min(torch.finfo(kernel.dtype).tiny)
+        bound, gram = size, kernel / size
+        doubt = 16.0  # in roundings
+        for power in range(1, self.iterations + 1):
+            doubt += 0.5**power * _roundings(len(gram), math.prod(gram.shape[1:]), math.prod(gram.shape[2:]))
+            gram = _gram(gram)
+            size = _size(gram)
+            bound, gram = bound * size ** (0.5**power), gram / size
+        return bound * (1 + doubt * torch.finfo(kernel.dtype).eps / 2)
+
+    def _without_stride(self, kernel: Tensor) -> Tensor:
+        """The kernel of the same map with the pixels of a stride as channels."""
+        for axis, (stride, dilation) in enumerate(zip(self.stride, self.dilation, strict=True), start=2):
+            if stride == 1:
+                continue  # a dilation then only interleaves maps that are alike
+            if dilation > 1:
+                spread = kernel.new_zeros(*kernel.shape[: axis + 1], dilation, *kernel.shape[axis + 1 :])
+                spread.select(axis + 1, 0).copy_(kernel)
+                kernel = spread.flatten(axis, axis + 1)
+            missing = -kernel.shape[axis] % stride
+            kernel = F.pad(kernel, [0, 0] * (kernel.ndim - axis - 1) + [0, missing])
+            kernel = kernel.unflatten(axis, (-1, stride)).movedim(axis + 1, 2).flatten(1, 2)
+        return kernel
+
+
+def _gram(kernel: Tensor) -> Tensor:
+    """The kernel of AAᵀ, `[outputs, outputs, *(2·taps − 1)]`, by that of A."""
+    taps = kernel.shape[2:]
+    if not taps:
+        return kernel @ kernel.t()
+    return _CONVOLVE[len(taps)](kernel, kernel, padding=[k - 1 for k in taps])
+
+
+def _size(kernel: Tensor) -> Tensor:
+    """`Σ_δ ‖K_δ‖_F`, which bounds the norm of the convolution: each tap's matrix only shifts its image."""
+    return torch.linalg.vector_norm(kernel, dim=(0, 1)).sum()
+
+
+def _most_overlaps(taps: int, stride: int, dilation: int) -> int:
+    """In how many of a convolution's windows one pixel can lie, along one axis."""
+    return -(-taps // (stride // math.gcd(stride, dilation)))
+
+
+def schatten_norm(matrices: Tensor, iterations: int) -> Tensor:
+    """`(Σ_i σ_i^p)^(1/p)` of each of `[B, m, n]`, p = 2^(iterations + 1), by Gram iterations; `[B]`.
+
+    `σ_1 ≤` it `≤ rank^(1/p)·σ_1`, whatever the rounding. Its gradient can be taken once.
+    """
+    wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.transpose(1, 2)
+    norm: Tensor = _Schatten.apply(wide, iterations)
+    doubt = 16 + sum(_roundings(wide.shape[1], terms) / 2 for terms in wide.shape[1:])
+    return norm * (1 + doubt * torch.finfo(wide.dtype).eps / 2)
+
+
+def _roundings(size: int, terms: int, taps: int = 1) -> float:
+    """How many roundings can be in a Gram matrix or kernel `[size, size, ...]`, in terms of its own size.
+
+    Each entry is a sum of `terms` products, and is off by at most as many roundings of the sum of their
+    absolute values (Higham 2002, section 3.5); together these are at most `taps·√size` times what is found.
+    """
+    return terms * taps * math.sqrt(size)
+
+
+class _Schatten(torch.autograd.Function):
+    """With N the matrix over its norm, the norm's gradient is `(NNᵀ)^(p/2 − 1) N`."""
+
+    @staticmethod
+    @full_precision()
+    def forward(ctx: Any, matrices: Tensor, iterations: int) -> Tensor:
+        tiny = torch.finfo(matrices.dtype).tiny
+        sizes, powers = [], [matrices]  # powers[i] is (MMᵀ)^(2^(i − 1)), of Frobenius norm 1
+        bound = matrices.new_ones(len(matrices))
+        for power in range(iterations + 1):
+            last = powers[-1]
+            product = last if power == 0 else torch.bmm(last, last.transpose(1, 2))
+            sizes.append(torch.linalg.vector_norm(product, dim=(1, 2)).clamp_min(tiny))
+            scaled = product / sizes[-1].view(-1, 1, 1)
+            powers = [scaled] if power == 0 else [*powers, scaled]
+            bound = bound * sizes[-1] ** (0.5**power)
+        ctx.save_for_backward(*powers, *sizes)
+        return bound
+
+    @staticmethod
+    @once_differentiable
+    @full_precision()
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        count = len(ctx.saved_tensors) // 2
+        powers, sizes = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        # The norm is Π sizes[i]^(1/2^i): what of it is not in powers[i] yet, to the power of 2^i.
+        missing = [torch.ones_like(sizes[0])]
+        for size in sizes[:0:-1]:
+            missing.append((missing[-1] * size).sqrt())
+        slopes = powers[0] / missing[-1].view(-1, 1, 1)
+        if count > 1:
+            product = powers[1] / missing[-2].view(-1, 1, 1)
+            for power, rest in zip(powers[2:], missing[-3::-1], strict=True):
+                product = torch.bmm(product, power / rest.view(-1, 1, 1))
+            slopes = torch.bmm(product, slopes)
+        return slopes * gradient.view(-1, 1, 1), None

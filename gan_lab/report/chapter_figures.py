@@ -1,0 +1,90 @@
+"""A chapter's figures, by matplotlib, and its picture of samples."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from gan_lab.errors import UserError
+from gan_lab.files import replacing
+from gan_lab.report.chapter import Figure
+from gan_lab.report.grids import available
+from gan_lab.report.runs import Run
+
+# Okabe and Ito's, which read the same with and without a colour deficiency.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
+MARKERS = "osD^vPX*"
+TILES, COLUMNS, GAP = 4, 4, 12  # images of a grid in each direction, grids in a row, pixels between them
+
+
+def draw(figure: Figure, folder: Path) -> None:
+    """Write the figure into `folder`; raises UserError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure as Canvas
+    except ImportError as error:
+        raise UserError(
+            f"the figures need matplotlib ({error}): pip install -e '.[study]' in gan-lab's folder"
+        ) from error
+    width = max(6.0, 1.1 * len(figure.points)) if figure.kind == "settings" else 6.5
+    canvas = Canvas(figsize=(min(width, 16), 4), layout="constrained")
+    panel = canvas.subplots()
+    for place, (label, points) in enumerate(figure.points.items()):
+        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+        ys = [y for _, y, _ in points]
+        if figure.kind == "settings":
+            panel.scatter([place] * len(ys), ys, s=18, alpha=0.6, color=colour)
+            panel.hlines(sum(ys) / len(ys), place - 0.3, place + 0.3, color=colour)
+            continue
+        xs = [x for x, _, _ in points]
+        if figure.kind == "lines":
+            errors = [error or 0.0 for _, _, error in points]
+            panel.errorbar(
+                xs,
+                ys,
+                errors,
+                color=colour,
+                marker=marker,
+                markersize=4,
+                capsize=2,
+                linewidth=1.2,
+                label=label,
+            )
+        else:
+            panel.scatter(xs, ys, s=18, alpha=0.7, color=colour, marker=marker, label=label)
+    if figure.kind == "settings":
+        panel.set_xticks(range(len(figure.points)), list(figure.points), rotation=30, ha="right", fontsize=8)
+    if all(y > 0 for points in figure.points.values() for _, y, _ in points):
+        panel.set_yscale("log")
+    if figure.log_x:
+        panel.set_xscale("log")
+    panel.set_xlabel(figure.x)
+    panel.set_ylabel(figure.y)
+    panel.grid(alpha=0.25, linewidth=0.5, which="both")
+    if figure.kind != "settings" and any(figure.points):
+        panel.legend(frameon=False, fontsize=8)
+    with replacing(folder / figure.name) as temporary:
+        canvas.savefig(temporary, dpi=130, format="png")
+
+
+def draw_samples(samples: Sequence[tuple[str, Run]], path: Path) -> None:
+    """The first images of each run's last grid, in rows; a grid that cannot be read stays white."""
+    tiles = [_corner(run) for _, run in samples]
+    side = max(tile.width for tile in tiles)
+    rows = -(-len(tiles) // COLUMNS)
+    columns = min(COLUMNS, len(tiles))
+    sheet = Image.new("RGB", (columns * (side + GAP) - GAP, rows * (side + GAP) - GAP), "white")
+    for place, tile in enumerate(tiles):
+        sheet.paste(tile, ((place % COLUMNS) * (side + GAP), (place // COLUMNS) * (side + GAP)))
+    with replacing(path) as temporary:
+        sheet.save(temporary, "PNG", optimize=True)
+
+
+def _corner(run: Run) -> Image.Image:
+    size = run.config.get("dataset.image_size")
+    cut = TILES * ((size if isinstance(size, int) else 32) + 2) + 2
+    *_, last = available(run.directory.samples).values()
+    try:
+        with Image.open(last, formats=("PNG",)) as image:
+            return image.convert("RGB").crop((0, 0, min(cut, image.width), min(cut, image.height)))
+    except Exception:  # a damaged image can fail in any way
+        return Image.new("RGB", (cut, cut), "white")

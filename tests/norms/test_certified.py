@@ -1,0 +1,138 @@
+"""Upper bounds: never below the SVD's singular value, and closer with each Gram iteration."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from norm_oracles import Array, Case, cases, full_kernel, operator_matrix
+from torch import nn
+
+from gan_lab import norms
+from gan_lab.norms import SigmaGram, SigmaLeastOfFour
+from gan_lab.norms.certified import schatten_norm
+
+every_case = st.one_of(cases(transposed=False), cases(transposed=True))
+BOUNDS = [(SigmaLeastOfFour, range(8)), (SigmaGram, range(4))]
+
+
+@settings(max_examples=80)
+@given(every_case)
+def test_no_bound_is_below_the_operators_norm(case: Case) -> None:
+    """For every stride, dilation, padding and number of groups, in float32, at every number of iterations."""
+    layer = case.layer()
+    exact = np.linalg.norm(operator_matrix(full_kernel(layer), case.reaches), 2)
+    for kind, iterations in BOUNDS:
+        for count in iterations:
+            assert kind(layer, count)(layer.weight).item() >= exact
+
+
+@settings(max_examples=40)
+@given(every_case)
+def test_each_iteration_comes_closer(case: Case) -> None:
+    layer = case.layer().double()
+    for kind, iterations in BOUNDS:
+        found = [kind(layer, count)(layer.weight).item() for count in iterations]
+        assert np.all(np.diff(found) <= 1e-9 * found[0])
+
+
+@settings(max_examples=100)
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 6), st.integers(0, 2**16))
+def test_a_matrix_bound_is_its_schatten_norm(rows: int, columns: int, iterations: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    matrix = torch.randn(1, rows, columns).double()
+    values = np.linalg.svd(matrix[0].numpy(), compute_uv=False)
+    power = 2 ** (iterations + 1)
+    expected = values[0] * ((values / values[0]) ** power).sum() ** (1 / power)
+    assert schatten_norm(matrix, iterations).item() == pytest.approx(expected, rel=1e-10)
+    linear = nn.Linear(columns, rows).double()
+    with torch.no_grad():
+        linear.weight.copy_(matrix[0])
+    for kind in (SigmaLeastOfFour, SigmaGram):
+        assert kind(linear, iterations)(linear.weight).item() == pytest.approx(expected, rel=1e-10)
+
+
+def reshaped(kernel: Array, axes: tuple[bool, bool]) -> float:
+    """The norm of the matrix that has these of kh and kw with the inputs, by an SVD."""
+    rows = [0] + [2 + axis for axis in (0, 1) if not axes[axis]]
+    columns = [1] + [2 + axis for axis in (0, 1) if axes[axis]]
+    matrix = kernel.transpose(*rows, *columns).reshape(math.prod(kernel.shape[axis] for axis in rows), -1)
+    return float(np.linalg.norm(matrix, 2))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_the_four_matrices_are_the_papers(stride: int) -> None:
+    """After many iterations each bound is the SVD's, with its factor; and the least of them is taken."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(5, 4, (3, 2), stride=stride).double()
+    sigma = SigmaLeastOfFour(layer, 14)
+    found = sigma.bounds(layer.weight)
+    kernel = full_kernel(layer)
+    assert set(found) == set(itertools.product([True, False], repeat=2))
+    for axes, bound in found.items():
+        overlaps = [-(-k // stride) if is_input else k for k, is_input in zip((3, 2), axes, strict=True)]
+        expected = math.sqrt(math.prod(overlaps)) * reshaped(kernel, axes)
+        assert bound.item() == pytest.approx(expected, rel=1e-3)
+        assert bound.item() >= expected
+    assert sigma(layer.weight) == min(found.values())
+    assert {reshaped(kernel, (True, True))} < {reshaped(kernel, axes) for axes in found}
+
+
+@pytest.mark.parametrize(
+    ("taps", "stride", "dilation"), [(3, 1, 1), (4, 2, 1), (3, 1, 2), (5, 3, 2), (4, 2, 2)]
+)
+def test_grams_bound_comes_down_to_the_norm_on_an_unlimited_image(
+    taps: int, stride: int, dilation: int
+) -> None:
+    """By the frequencies of a long image: the operator of a stride keeps every so many of its outputs."""
+    torch.manual_seed(taps)
+    layer = nn.Conv1d(2, 3, taps, stride=stride, dilation=dilation).double()
+    length = 48 * stride
+    # A circular image has no border; a stride-th of the positions of the convolution's outputs are kept.
+    rows = []
+    kernel = layer.weight.detach().numpy()
+    for o, position in itertools.product(range(3), range(0, length, stride)):
+        row = np.zeros((2, length))
+        for tap in range(taps):
+            row[:, (position + tap * dilation) % length] += kernel[o, :, tap]
+        rows.append(row.ravel())
+    exact = np.linalg.norm(np.array(rows), 2)
+    bound = SigmaGram(layer, 9)(layer.weight).item()
+    assert exact <= bound <= 1.02 * exact
+
+
+def test_a_box_filter_has_the_norm_of_its_sum() -> None:
+    layer = nn.Conv2d(1, 1, 3, padding=1).double()
+    nn.init.ones_(layer.weight)
+    assert SigmaGram(layer, 0)(layer.weight).item() == pytest.approx(9)
+    assert SigmaLeastOfFour(layer, 3)(layer.weight).item() == pytest.approx(9)
+
+
+@pytest.mark.parametrize("kind", [SigmaLeastOfFour, SigmaGram])
+def test_other_paddings_are_refused_by_a_sentence(kind: type[norms.SigmaEstimator]) -> None:
+    net = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"))
+    with pytest.raises(ValueError, match="layer 0 cannot be normalized: its bound holds for zero padding"):
+        norms.normalize(net, kind)
+    with pytest.raises(ValueError, match="iterations=-1 is negative"):
+        kind(nn.Linear(2, 2), -1)
+
+
+@pytest.mark.parametrize("kind", [SigmaLeastOfFour, SigmaGram])
+def test_no_layer_stretches_by_more_than_the_scale_after_a_large_step(
+    kind: type[norms.SigmaEstimator],
+) -> None:
+    """After a large step, where power iteration with a memory would have to catch up first."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, stride=2), nn.Conv2d(8, 8, 4, padding=1))
+    norms.normalize(net, kind, scale=0.7)
+    for _ in range(3):
+        with torch.no_grad():
+            for layer in net:
+                norms.trained_weight(layer).normal_(std=torch.rand(()).item())
+        for layer, size in zip(net, (8, 4), strict=True):
+            basis = torch.eye(layer.in_channels * size**2).reshape(-1, layer.in_channels, size, size)
+            matrix = (layer(basis) - layer(0 * basis)).detach().flatten(1).double()
+            assert float(torch.linalg.matrix_norm(matrix, 2)) <= 0.7

@@ -1,0 +1,190 @@
+"""Chapters about runs whose truth is known: what is there is said, and what is not there is not."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_runs import make_run
+
+from gan_lab.commands import pack_records, study
+from gan_lab.errors import UserError
+
+FID = "metric/fid"
+Finals = Mapping[str, float]
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    return tmp_path / "outputs"
+
+
+@pytest.fixture
+def run(outputs: Path) -> Callable[..., None]:
+    """Makes a run with these last values: `metric/...` in its last row, the rest in all four."""
+
+    def make(values: Finals, norm: str = "sn", seed: int = 0, grids: int = 0, **changes: object) -> None:
+        folder = make_run(outputs, norm, seed, rows=2, grids=grids, **changes)
+        measured = {name: value for name, value in values.items() if not name.startswith("metric/")}
+        rows = [{"iteration": iteration, **measured} for iteration in (25, 50, 75)]
+        rows.append({"iteration": 100, **values})
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    return make
+
+
+def chapter(outputs: Path, *options: str) -> str:
+    out = outputs.parent / "study"
+    assert study.main([str(outputs), "--out", str(out), "--no-page", *options]) == 0
+    return (out / "chapter.md").read_text().replace("\\", "")
+
+
+def section(text: str, heading: str) -> str:
+    return next(part for part in re.split(r"^#+ ", text, flags=re.M) if part.startswith(heading))
+
+
+def test_a_difference_that_is_there_is_found(run: Callable[..., None], outputs: Path) -> None:
+    rng = np.random.default_rng(0)
+    for seed, level in enumerate(rng.normal(50, 8, 6)):  # a seed's own level, far larger than the difference
+        run({FID: level}, "bssn", seed)
+        run({FID: level + 3 + rng.normal(0, 0.3)}, "sn", seed)
+    text = chapter(outputs)
+    best = section(text, "Which setting is best")
+    assert "**bssn" in best
+    assert "It is ahead of sn by more than the noise." in best
+    assert "cannot tell" not in best
+    assert "Nothing of what was asked" in section(text, "What cannot be told")
+
+
+def test_where_there_is_no_difference_none_is_claimed(run: Callable[..., None], outputs: Path) -> None:
+    rng = np.random.default_rng(1)
+    for norm in ("none", "sn", "bssn"):
+        for seed in range(5):
+            run({FID: rng.normal(50, 5), "grad_norm/d": rng.lognormal(0, 1)}, norm, seed)
+    text = chapter(outputs)
+    best = section(text, "Which setting is best")
+    assert "No difference was found." in best
+    assert "is ahead" not in best
+    assert "nothing that was measured goes along" in section(text, "What goes along")
+    open_ = section(text, "What cannot be told")
+    assert open_.count("Whether ") == 2
+    assert re.search(r"it would take (\d+|more than 1000) seeds", open_)
+
+
+def test_a_dependence_on_the_scale(run: Callable[..., None], outputs: Path) -> None:
+    """SN is best at 1.4, strict SN does not care; KID says the opposite of FID."""
+    rng = np.random.default_rng(2)
+    for scale in (0.7, 1.0, 1.4, 2.0):
+        for seed in range(5):
+            noise = rng.normal(0, 0.3)
+            fid = 20 + 60 * abs(np.log(scale / 1.4)) + noise
+            run({FID: fid, "metric/kid_mean": 1 / fid}, "sn", seed, norm__scale=scale)
+            fid = 90 + rng.normal(0, 3)
+            run({FID: fid, "metric/kid_mean": 1 / fid}, "strict_sn", seed, norm__scale=scale)
+    text = chapter(outputs)
+    over = section(text, "FID over norm.scale")
+    assert "- sn: FID is lowest at norm.scale = 1.4" in over
+    assert "beyond the noise from 0.7, 1 and 2." in over
+    (line,) = re.findall("- strict_sn: .*", over)
+    assert line.endswith("no dependence was found.")
+    assert re.search(r"^| sn | 1.4 | (0.7|2) |$", over, re.M)
+    assert "KID -1.00" in section(text, "Every metric")
+    assert (outputs.parent / "study/norm-scale.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_goes_along_with_the_distance(run: Callable[..., None], outputs: Path) -> None:
+    """The gradient norm decides it, the slope has nothing to do with it."""
+    rng = np.random.default_rng(3)
+    for place, scale in enumerate(np.linspace(0.5, 4, 10)):
+        for seed in range(3):
+            gradient = 10 ** (place / 5 + rng.normal(0, 0.05))
+            values = {"grad_norm/d": gradient, "slope/real_mean": rng.lognormal(0, 1)}
+            run({FID: 100 / gradient, **values}, "sn", seed, norm__scale=float(scale))
+    along = section(chapter(outputs), "What goes along")
+    assert "Over all runs gradient norm of the discriminator (falls with it, ρ = -1.00) goes along" in along
+    assert "slope at real images (" not in along
+    assert re.search(r"\| slope at real images \| [+-]0\.\d\d \| \[-0\.\d\d, \+0\.\d\d\] \| 30 \|", along)
+
+
+def test_quantities_are_medians_of_the_second_half_over_the_layers(outputs: Path) -> None:
+    from gan_lab.report import quantities
+    from gan_lab.report.runs import find
+
+    folder = make_run(outputs, "sn", rows=2, grids=0)
+    rows = [
+        {"iteration": 10 * n, "grad_norm/d": float(n), "weight_var_ratio/a": 4.0, "weight_var_ratio/b": 0.25}
+        for n in range(1, 11)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    runs, _ = find(outputs)
+    (facts,) = quantities.read(runs)[0].values()
+    assert facts.quantities == {
+        "gradient norm of the discriminator": 8.0,  # of 6 to 10
+        "weight variance over LeCun's": pytest.approx(1.0),
+        "distance of the weight variances from LeCun's": pytest.approx(np.log(4)),
+    }
+
+
+def test_runs_that_say_little(run: Callable[..., None], outputs: Path) -> None:
+    """Diverged, without metrics, one seed only, failed: each is said, and none is in a mean."""
+    run({FID: 20.0}, "sn", 0)
+    run({FID: 1e9}, "none", 0, state="diverged", reason="loss/d is nan")
+    run({"loss/d": 1.0}, "bsn", 0)
+    run({FID: 30.0}, "bssn", 0)
+    run({}, "ssn", 0, state="failed", reason="a fault")
+    text = chapter(outputs)
+    assert "5 runs of 5 settings over norm: 3 finished, 1 diverged, 1 are not finished or failed." in text
+    best = section(text, "Which setting is best")
+    assert "**sn" in best
+    assert "too few seeds for a test" in best
+    assert "is ahead" not in best
+    open_ = section(text, "What cannot be told")
+    assert "none: 1 of 1 runs diverged" in open_
+    assert "ssn: 1 of 1 runs have not finished" in open_
+    assert "bsn: 1 finished runs have no FID" in open_
+    assert open_.count("has one seed") == 3
+
+
+def test_runs_without_any_metric(run: Callable[..., None], outputs: Path) -> None:
+    run({"loss/d": 1.0})
+    text = chapter(outputs)
+    assert "there is nothing to rank" in text
+    assert "###" not in text
+
+
+def test_one_setting(run: Callable[..., None], outputs: Path) -> None:
+    for seed in range(3):
+        run({FID: 20.0 + seed}, "sn", seed)
+    assert "there is nothing to compare" in chapter(outputs)
+
+
+def test_packed_records_give_the_same_chapter(run: Callable[..., None], outputs: Path) -> None:
+    rng = np.random.default_rng(4)
+    for norm in ("sn", "bssn"):
+        for seed in range(3):
+            run({FID: rng.normal(50, 5), "grad_norm/d": 1.0 + seed}, norm, seed)
+    archive = outputs.parent / "outputs.tar.xz"
+    assert pack_records.main([str(outputs), "--out", str(archive)]) == 0
+    assert chapter(archive) == chapter(outputs)
+
+
+def test_the_page_and_samples_lie_next_to_it(run: Callable[..., None], outputs: Path) -> None:
+    for norm in ("sn", "bssn"):
+        run({FID: 20.0}, norm, grids=1)
+    assert study.main([str(outputs), "--title", "Two [norms]"]) == 0
+    text = (outputs / "study/chapter.md").read_text()
+    assert text.startswith("# Two \\[norms\\]\n")
+    for name in re.findall(r"\]\(([\w.-]+)\)", text):
+        assert (outputs / "study" / name).stat().st_size > 1000
+    assert "samples.png" in text
+    assert "comparison.html" in text
+
+
+@pytest.mark.parametrize("name", ["", "nothing"])
+def test_an_empty_folder_is_one_sentence(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no run|is no folder") as refusal:
+        study.main([str(tmp_path / name)])
+    assert "\n" not in str(refusal.value)
+    assert list(tmp_path.iterdir()) == []
