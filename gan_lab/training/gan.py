@@ -351,6 +351,11 @@ class Gan:
     def _augmented(self, images: Tensor, numbers: Tensor | None) -> Tensor:
         return images if self.augmentation is None else self.augmentation(images, numbers)
 
+    @property
+    def samples_at_once(self) -> int:
+        """How many images of a grid a pass makes: on a GPU all, for which it has the memory."""
+        return 100 if self.device.type == "cuda" else 10
+
     def sample(self, start: int, stop: int, purpose: str = "evaluation") -> Tensor:
         """The images with these numbers, uint8 `[stop - start, 3, H, W]`, always from the same latents.
 
