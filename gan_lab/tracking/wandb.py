@@ -1,6 +1,7 @@
 """Weights & Biases: config, metrics and sample grids of each run, online or in offline files."""
 
 import contextlib
+import hashlib
 import json
 import logging
 import math
@@ -181,8 +182,30 @@ class WandbTracker:
                 self._ledger.start_over()
                 self._run, has = self._open(mode), set()
             self._has = has
+            self._send_files_again(record)
         for event in record:
             self._log(event)
+
+    def _send_files_again(self, record: Sequence[Event]) -> None:
+        """Upload the pictures whose rows W&B has, and whose files a kill may have kept from it.
+
+        They are named as wandb names them, by key, step and the first digits of the SHA-256.
+        """
+        steps, real = self._ledger.unmarked(), self._real
+        for event in record:
+            if not event.grid:
+                continue
+            pictures, real = {"samples": event.grid, "real": real}, None
+            step = steps.get(event.key)
+            for name, path in pictures.items():
+                if step is None or event.key not in self._has or not path or not path.exists():
+                    continue
+                content = path.read_bytes()
+                digest = hashlib.sha256(content).hexdigest()[:20]
+                copy = Path(self._run.dir) / "media" / "images" / f"{name}_{step}_{digest}.png"
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(content)
+                self._run.save(str(copy), base_path=self._run.dir, policy="now")
 
     def _open(self, mode: str) -> Any:
         """The W&B run, its step metric defined; offline where the server cannot be used."""
@@ -337,6 +360,8 @@ class WandbTracker:
             self._log_generator(self._generator)
         self._run.finish(exit_code=exit_code)
         self.is_whole = self.is_whole and _relay.refusals == self._refusals
+        if self._online and self.is_whole:
+            self._ledger.mark()
 
     def _log_generator(self, weights: Path) -> None:
         """The final generator as an artifact; W&B makes no second version of what it has already."""

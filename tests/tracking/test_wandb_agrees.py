@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import training_of_wandb
+from PIL import Image
 from synthetic_runs import make_run
 from training_of_wandb import train
 from wandb_agreement import assert_agrees
@@ -23,6 +24,7 @@ from gan_lab.runs.directory import RunDirectory
 from gan_lab.tracking import jsonl
 from gan_lab.tracking import wandb as tracking
 from gan_lab.tracking.base import RunInfo
+from gan_lab.tracking.ledger import MARK
 
 LAST = 60
 SCRIPT = training_of_wandb.__file__
@@ -74,6 +76,30 @@ def test_what_was_uploaded_in_part(server: WandbServer, tmp_path: Path, arrived:
     train(folder, second, LAST)
     train(folder, "online", LAST)  # nothing is left to train
     assert_agrees(run, folder, exact=True)
+
+
+@pytest.mark.parametrize("again", ["resumed", "synced"])
+def test_pictures_that_did_not_arrive_with_their_rows(
+    server: WandbServer, tmp_path: Path, again: str
+) -> None:
+    """A row and the file that it names take different ways, and a kill may come between them."""
+    folder = make_run(tmp_path / "outputs", rows=8)
+    Image.new("RGB", (7, 5), "white").save(folder / "real.png")
+    assert sync([str(folder)]) == 0
+    run, ledger = only(server), folder / tracking.LEDGER
+    run.files.clear()
+    ledger.write_text(ledger.read_text().replace(MARK, ""))  # as a killed process leaves it
+    if again == "synced":
+        assert sync([str(folder)]) == 0
+    else:
+        name = "/".join(folder.parts[-4:])
+        tracking.WandbTracker(RunInfo(folder, "id", name, {}, 10**6), "online").finish("finished")
+    assert_agrees(run, folder, exact=True)
+    (real,) = [row["real"] for row in run.rows if "real" in row]
+    assert run.files[real["path"]] == (folder / "real.png").read_bytes()
+    run.files.clear()
+    assert sync([str(folder)]) == 0
+    assert not any(name.endswith(".png") for name in run.files)  # what has arrived is not sent again
 
 
 @pytest.mark.parametrize("second", ["online", "offline"])
