@@ -147,18 +147,22 @@ def allow_tf32(is_allowed: bool) -> None:
 
 
 @contextlib.contextmanager
-def full_precision() -> Iterator[None]:
-    """Inside the block, or in a function so decorated: all of float32's digits, on every kind of GPU."""
+def full_precision(tf32_convolutions: bool = False) -> Iterator[None]:
+    """Inside the block, or in a function so decorated: all of float32's digits, on every kind of GPU.
+
+    With `tf32_convolutions` in all but the convolutions, whatever they are allowed outside.
+    """
+    wanted = "tf32" if tf32_convolutions else "ieee"
     conv, matmul = _CUDNN.conv.fp32_precision, [product.fp32_precision for product in _PRODUCTS]
     switch = torch.get_float32_matmul_precision()  # of all products, which PyTorch compares with the others
-    if conv != "ieee":
-        _CUDNN.conv.fp32_precision = "ieee"
+    if conv != wanted:
+        _CUDNN.conv.fp32_precision = wanted
     if set(matmul) != {"ieee"}:
         torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        if conv != "ieee":
+        if conv != wanted:
             _CUDNN.conv.fp32_precision = conv
         if set(matmul) != {"ieee"}:
             torch.set_float32_matmul_precision(switch)

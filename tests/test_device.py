@@ -90,6 +90,14 @@ def test_full_precision_is_that_of_all_products_under_any_switch(switch: str) ->
     assert after == before
 
 
+def test_tf32_may_be_of_the_convolutions_only() -> None:
+    """Of an extractor that asks for it, also where the networks may not."""
+    allow_tf32(False)
+    with full_precision(tf32_convolutions=True):
+        assert settings() == ("tf32", "ieee")
+    assert CUDNN.conv.fp32_precision == "ieee"
+
+
 @pytest.mark.parametrize("layer", [nn.Conv2d(2, 3, 3), nn.ConvTranspose2d(2, 3, 3)])
 def test_a_layer_s_operator_and_its_adjoint_are_computed_in_full_precision(
     layer: nn.Module, monkeypatch: pytest.MonkeyPatch

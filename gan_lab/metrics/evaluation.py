@@ -176,7 +176,9 @@ class Evaluator:
         from gan_lab.metrics import figures  # heavy, and not needed to train
 
         moments, features, logits = gathered
-        generated, real = features.double(), self._features.double()
+        device = features.device if features.device.type == "cuda" else "cpu"  # Apple's has no float64
+        generated, real = features.to(device).double(), self._features.to(device).double()
+        logits = logits.to(device)
         values: dict[str, float] = {}
         for metric, names in self.names.items():
             if metric == "fid":

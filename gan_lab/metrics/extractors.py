@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_lab.device import full_precision
+from gan_lab.device import full_precision, upload
 from gan_lab.errors import UserError
 from gan_lab.metrics.inception import FoldedInception
 
@@ -24,7 +24,7 @@ INCEPTION = "inception-v3-compat"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 # torch-fidelity publishes the first eight digits, in the file's name.
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-DTYPES = {"exact": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"exact": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Extractor:
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features `[B, F]` and logits `[B, C]` of uint8 images `[B, 3, H, W]`, in float32 on its device."""
         device = next(chain(self.network.parameters(), self.network.buffers(), [images])).device
-        with full_precision():
-            features, logits = self.network(images.to(device, non_blocking=True))
+        with full_precision(tf32_convolutions=self.identity.get("precision") == "tf32"):
+            features, logits = self.network(images if images.device == device else upload(images, device))
         return features.float(), logits.float()
 
 
@@ -69,8 +69,8 @@ def digits(root: str) -> Extractor:
 def inception(root: str, weights: str | None = None, precision: str = "exact") -> Extractor:
     """torch-fidelity's Inception; weights that are not given are found, or put, under `root`.
 
-    `precision` is `exact` (float32, the features of torch-fidelity) or `bf16`. Raises UserError where the
-    weights cannot be had or are none.
+    `precision` is `exact` (float32, the features of torch-fidelity), `tf32` (of a GPU's convolutions) or
+    `bf16`. Raises UserError where the weights cannot be had or are none.
     """
     dtype = _dtype(precision)
     if not isinstance(weights, str | None):

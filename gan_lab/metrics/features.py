@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from gan_lab.data import ImageArray
 from gan_lab.data.array import read_rows
+from gan_lab.device import upload
 from gan_lab.distributed import collectives, env
 from gan_lab.metrics import cache
 from gan_lab.metrics.extractors import Extractor
@@ -31,7 +32,7 @@ class Counts(NamedTuple):
 
 
 class Gathered(NamedTuple):
-    """What one pass over images leaves, in float32 on the host but for the moments."""
+    """What one pass over images leaves, in float32 on the extractor's device but for the moments."""
 
     moments: Moments  # of the features of images in the first mask
     features: Tensor  # [n, F], of images in the second mask
@@ -67,11 +68,18 @@ def gather(
                 batch_features, batch_logits = collectives.in_shards(judge, start, stop, batch_size)
             else:
                 batch_features, batch_logits = judge(start, stop)
-            moments.add(batch_features[for_fid[start:stop]])
-            features.append(batch_features[for_kid_prc[start:stop]])
+            moments.add(_chosen(batch_features, for_fid[start:stop]))
+            features.append(_chosen(batch_features, for_kid_prc[start:stop]))
             logits.append(batch_logits if keep_logits else batch_logits[:0])
             bar.update(stop - start)
-    return Gathered(moments, torch.cat(features).cpu(), torch.cat(logits).cpu())
+    return Gathered(moments, torch.cat(features), torch.cat(logits))
+
+
+def _chosen(rows: Tensor, mask: Tensor) -> Tensor:
+    """The rows where a mask of the host's says so, without the host waiting for a GPU."""
+    if mask.all():
+        return rows
+    return rows.index_select(0, upload(mask.nonzero().squeeze(1), rows.device)) if mask.any() else rows[:0]
 
 
 def of_real(
@@ -109,7 +117,7 @@ def of_real(
             statistics = gathered.moments.statistics()
             _store(folder, "real-statistics", statistics_key, statistics)
         if missing.kid_prc:
-            features = {"features": gathered.features.numpy()}
+            features = {"features": gathered.features.cpu().numpy()}
             _store(folder, "real-features", features_key, features)
     kept = torch.from_numpy(features["features"]) if features else torch.empty(0)
     return statistics or {}, kept

@@ -20,6 +20,8 @@ from gan_lab.data import Batches, to_unit_range
 from gan_lab.device import Upload, upload
 from gan_lab.evaluate import judge
 from gan_lab.losses import Hinge
+from gan_lab.metrics.extractors import Extractor
+from gan_lab.metrics.features import gather
 from gan_lab.norms import power_iteration
 from gan_lab.norms.parametrization import _Scaled
 from gan_lab.penalties import GradientPenalty
@@ -162,6 +164,39 @@ def test_a_run_and_its_metrics_are_those_of_the_cpu(
     assert json.dumps(rows[0]) == json.dumps(rows[1])
     assert judged[0] == judged[1]
     assert "metric/precision_digits_300_10k" in judged[0]
+
+
+@pytest.mark.parametrize("number_of_real", [40, 30])
+def test_judging_a_batch_never_waits(gpu: PretendedGpu, tmp_path: Path, number_of_real: int) -> None:
+    """Not for the masks that say which images are for which metric, nor for real images of the host's."""
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5)).to("cuda")
+
+    class Judge(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            found = self.network(images.float())
+            return found, found
+
+    pixels = torch.randint(0, 256, (40, 3, 2, 2), dtype=torch.uint8)
+    place = torch.randperm(40)
+    extractor = Extractor(Judge(), {}, "_test")
+    with gpu.watching() as events:
+        gathered = gather(
+            extractor,
+            lambda a, b: pixels[a:b],
+            place < number_of_real,
+            place < 20,
+            keep_logits=True,
+            batch_size=8,
+        )
+    assert {event.kind for event in events} == {"upload-async"}
+    assert lies_on(gathered.features) == lies_on(gathered.logits) == GPU
+    expected = (pixels.flatten(1).float() @ network[1].weight.cpu().T + network[1].bias.cpu())[place < 20]
+    assert torch.allclose(gathered.features.cpu(), expected.detach(), rtol=1e-5, atol=1e-3)
+    assert gathered.moments.statistics()["mu"].shape == (5,)
 
 
 # --- faults of which each is one that somebody could write

@@ -16,6 +16,7 @@ from gan_lab.data import ImageArray, open_array
 from gan_lab.metrics import cache, features
 from gan_lab.metrics.extractors import Extractor
 from gan_lab.metrics.features import Counts, of_real
+from gan_lab.metrics.moments import Moments
 
 Make = Callable[..., Extractor]
 Images = Callable[..., Tensor]
@@ -254,3 +255,14 @@ def test_what_is_stored_comes_back(tmp_path: Path) -> None:
         assert back[name].dtype == array.dtype
     assert cache.load(tmp_path, "kind", {"x": 2}) is None
     assert cache.load(tmp_path, "other", {"x": 1}) is None
+
+
+def test_moments_are_numpy_s_in_float64_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = 1000 + torch.randn(137, 5, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr("gan_lab.metrics.moments.BLOCK", 20)
+    moments = Moments()
+    for some in rows.split(9):
+        moments.add(some)
+    found, exact = moments.statistics(), rows.double().numpy()
+    np.testing.assert_allclose(found["mu"], exact.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found["sigma"], np.cov(exact, rowvar=False), rtol=1e-9)
