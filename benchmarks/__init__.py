@@ -49,6 +49,10 @@ MEASUREMENTS = (
     ),
     Measurement(tuple(f"ratio/norm/{name}" for name in steps.NORMS[1:]), steps.norms),
     Measurement(
+        tuple(f"ratio/norm/{name}" for name in steps.FAMILIES),
+        functools.partial(steps.norms, 11, steps.FAMILIES),
+    ),
+    Measurement(
         tuple(
             f"ops/{net}/{norm}/{precision}"
             for net in operations.NETS

@@ -167,6 +167,8 @@ class Store:
         """The run ends in this state; `at_once` waits for no tracker but the local record."""
         for sink in self._sinks[:1] if at_once else self._sinks:
             sink.finish(state)
+        for sink in self._sinks[1:] if at_once else []:
+            getattr(sink, "abandon", lambda: None)()
 
 
 def ended_before(directory: RunDirectory, iterations: int) -> str | None:

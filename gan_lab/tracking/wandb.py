@@ -133,6 +133,7 @@ class WandbTracker:
         self._outages = Outages(UPLOAD_TIMEOUT)
         self._has: set[str] = set()  # keys of what W&B has, or has been given
         agent = os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID")
+        is_new = not (run.directory / LEDGER).exists()
         self._ledger = Ledger(run.directory / LEDGER, run.id, (live and agent) or "")
         self._options: dict[str, Any] = {
             "name": run.name,
@@ -153,6 +154,8 @@ class WandbTracker:
             ),
         }
         self._start(effective_mode(mode))
+        if self._online and live and is_new:
+            self._tag_predecessor()
         self.url = self._run.url if self._online else ""
         if self.url and live:
             print(f"W&B: {self.url}", flush=True)
@@ -203,6 +206,7 @@ class WandbTracker:
             problem = "refuses this API key, see `wandb login --relogin`" if refused else "cannot be used"
             mode = self._without(f"{problem} ({reason(error)})", time.monotonic() - begin)
             wandb.teardown()  # the start that failed would hold on to the run's id
+            self._options["settings"].init_timeout = CONNECTION_TIMEOUT
             run = wandb.init(mode=mode, id=self._ledger.id, **self._options)  # type: ignore[arg-type]
         wandb.termsetup(wandb.Settings(silent=True), _relay)  # which a start may have reset
         self._online = mode == "online"
@@ -225,6 +229,25 @@ class WandbTracker:
             return
         with contextlib.suppress(OSError):
             self._outages.add(self._server, problem, waited)
+
+    def _tag_predecessor(self) -> None:
+        """Tag the run that `fresh=true` set aside for this one, which would pass for another seed."""
+        root = self._info.directory
+        kept = sorted(root.parent.glob(f"{root.name}.kept*/{LEDGER}"), key=lambda path: path.stat().st_mtime)
+        if not kept:
+            return
+        directory = kept[-1].parent
+        old = kept[-1].read_text(encoding="utf-8").split("\n")[0]
+        settings = self._options["settings"].model_copy(update={"reinit": "create_new"})
+        options = {**self._options, "name": "/".join(directory.parts[-4:]), "config": None, "tags": None}
+        options |= {"resume": "must", "settings": settings, "group": None, "notes": None, "job_type": None}
+        finished = _status(directory).get("state") == "finished"
+        try:
+            run = self._wandb.init(mode="online", id=old, **options)
+            _tag_abandoned(run)
+            _within(CONNECTION_TIMEOUT, lambda: run.finish(exit_code=0 if finished else 1))
+        except Exception as error:  # W&B never had it, or does not answer
+            log.info("the run before this one is not tagged in W&B: %s", reason(error))
 
     # --- what is logged
 
@@ -263,17 +286,15 @@ class WandbTracker:
 
     def tag_abandoned(self) -> None:
         """Mark the run in W&B as one that another has replaced."""
-        self._run.tags = tuple(dict.fromkeys([*(self._run.tags or ()), "abandoned"]))
+        _tag_abandoned(self._run)
 
     def finish(self, state: str) -> None:
-        try:
-            status = json.loads((self._info.directory / "status.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            status = {}
+        status = _status(self._info.directory)
         known = {"python", "torch", "gan_lab", "git_revision", "device"} & status.keys()
         self._run.config.update({name: status[name] for name in known}, allow_val_change=True)
         why = str(status.get("reason") or "")
-        self._run.summary.update(self._summary | {"state": state, "reason": why})
+        details = {key: status[key] for key in ("diverged_at", "quantity", "layer") if key in status}
+        self._run.summary.update(self._summary | {"state": state, "reason": why} | details)
         if state == "interrupted":
             self._run.mark_preempting()
         if state == "diverged" and self._live and self._online:
@@ -286,6 +307,10 @@ class WandbTracker:
             log.warning("W&B's uploads were stopped; %s.", LATER)
             if not self._live:
                 raise
+
+    def abandon(self) -> None:
+        """Leave the run as it is, without a word to the server."""
+        _wait_no_more()
 
     def _wait(self, exit_code: int) -> None:
         """Wait until all is uploaded, UPLOAD_TIMEOUT seconds at most."""
@@ -325,6 +350,19 @@ class WandbTracker:
         except Exception as error:
             self.is_whole = False
             log.warning("W&B did not take the generator (%s); %s.", reason(error), LATER)
+
+
+def _status(directory: Path) -> dict[str, Any]:
+    """What a run's status.json says; nothing where it cannot be read."""
+    try:
+        status = json.loads((directory / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def _tag_abandoned(run: Any) -> None:
+    run.tags = tuple(dict.fromkeys([*(run.tags or ()), "abandoned"]))
 
 
 def _within(seconds: float, work: Callable[[], None]) -> None:

@@ -145,7 +145,8 @@ class CudaGraphs:
 
     def record(self, work: Callable[[], Values]) -> tuple[Callable[[], None], Values]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):  # which only notes what is asked for
+        # It only notes what is asked for, by this thread: another may pin what the next iteration draws.
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             values = work()
         graph.replay()
         return graph.replay, values

@@ -22,12 +22,14 @@ def make_capturable(optimizer: torch.optim.Optimizer, decays: bool) -> None:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Load a copy of a state of any device: how this one takes its steps stays as it is."""
-    before = [(group["lr"], group.get("capturable")) for group in optimizer.param_groups]
+    before: list[tuple[Any, dict[str, Any]]] = [
+        (group["lr"], {key: group[key] for key in ("capturable", "initial_lr") if key in group})
+        for group in optimizer.param_groups
+    ]
     optimizer.load_state_dict(copy.deepcopy(dict(state)))  # PyTorch's own would share tensors with it
-    for group, (lr, capturable) in zip(optimizer.param_groups, before, strict=True):
+    for group, (lr, kept) in zip(optimizer.param_groups, before, strict=True):
         group["lr"] = lr.fill_(group["lr"]) if isinstance(lr, Tensor) else float(group["lr"])
-        if capturable is not None:
-            group["capturable"] = capturable
+        group |= kept
 
 
 def load_scheduler(scheduler: LRScheduler, state: Mapping[str, Any]) -> None:

@@ -95,7 +95,18 @@ class PretendedGpu:
         def set_device(device: Any) -> None:
             self.current_device = device if isinstance(device, int) else torch.device(device).index or 0
 
-        stream = mock.MagicMock(is_capturing=lambda: False)
+        grouped_by_cpp = torch.optim.Optimizer._group_tensors_by_device_and_dtype
+
+        def grouped(*arguments: Any, **named: Any) -> Any:
+            groups = grouped_by_cpp(*arguments, **named)
+            return {
+                (device_among(lists), dtype): (lists, index) for (_, dtype), (lists, index) in groups.items()
+            }
+
+        def no_graph() -> None:
+            raise RuntimeError("this GPU is none, and records nothing")
+
+        stream = mock.MagicMock(is_capturing=lambda: False, device=GPU)
         in_cuda = {
             "is_available": lambda: True,
             "device_count": lambda: 1,
@@ -103,6 +114,9 @@ class PretendedGpu:
             "set_device": set_device,
             "synchronize": lambda device=None: self.note("wait", "synchronize"),
             "current_stream": lambda device=None: stream,
+            "Stream": lambda device=None: stream,
+            "stream": lambda stream: contextlib.nullcontext(),
+            "CUDAGraph": no_graph,
             "is_current_stream_capturing": lambda: False,
             "max_memory_allocated": lambda device=None: 2**20,
             "reset_peak_memory_stats": lambda device=None: None,
@@ -117,6 +131,7 @@ class PretendedGpu:
             (torch.Tensor, "pin_memory", _pinned),
             (torch.accelerator, "current_stream", lambda device=None: stream),
             (torch.backends.cudnn, "version", lambda: 90000),
+            (torch.optim.Optimizer, "_group_tensors_by_device_and_dtype", staticmethod(grouped)),
             *((torch.cuda, name, value) for name, value in in_cuda.items()),
         ]
 
@@ -324,7 +339,7 @@ class _Kernels(TorchDispatchMode):
         if name in INDEXED:
             self._check_indices(name, tensors, devices)
         elif name not in COPIES:
-            is_pointwise = torch.Tag.pointwise in func.tags
+            is_pointwise = torch.Tag.pointwise in func.tags or name == "fill_"
             for tensor, device in zip(tensors, devices, strict=True):
                 if device == HOST and not (
                     is_pointwise and tensor.ndim == 0

@@ -180,6 +180,21 @@ def test_what_was_set_aside_is_tagged(server: WandbServer, tmp_path: Path) -> No
     assert_agrees(new, folder, exact=True)
 
 
+def test_a_run_that_starts_over_tags_the_one_before(server: WandbServer, tiny: list[str]) -> None:
+    options = [*tiny, "tracker=wandb", "tracker.mode=online", "train.iterations=5"]
+    assert run(compose(options)).exit_status == 0
+    old = only(server)
+    rows = [*old.rows]
+    assert run(compose([*options, "fresh=true"])).exit_status == 0
+    assert run(compose([*options, "train.iterations=10"])).exit_status == 0  # which says nothing more of it
+    (old, new) = server.runs.values()
+    assert old.facts["tags"].count("abandoned") == 1
+    assert old.facts["displayName"].endswith(".kept1")
+    assert (old.rows, old.exit_code, old.summary["state"]) == (rows, 0, "finished")
+    assert "abandoned" not in new.facts["tags"]
+    assert_agrees(new, load(compose(options)).run_directory)
+
+
 def test_divergence_is_an_alert_with_its_reason(server: WandbServer, tmp_path: Path) -> None:
     folder = make_run(
         tmp_path / "outputs", rows=4, state="diverged", reason="loss/d is inf; it began in conv1"
@@ -281,6 +296,7 @@ def test_groups_hold_what_differs_by_the_seed_only(tmp_path: Path) -> None:
         "arch.width=0.5",
         "norm.scale=3",
         "train.batch_size=7",
+        "train.iterations=7",
     )
     assert len({group(), *map(group, others)}) == 1 + len(others)
     assert group().startswith("digits-dcgan-bssn-")

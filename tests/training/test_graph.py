@@ -38,6 +38,7 @@ CHOICES = [
     ["norm=sn", "penalty=orthogonal"],
     ["norm=ssn", "arch=resnet", "arch.width=0.01"],
     ["norm=bsn", "optimizer.tensorflow_epsilon=true", "train.bn_in_d_updates=false"],
+    ["norm=bssn", "norm.power_iteration=plain", "norm.target=both", "optimizer.reuse_latents=true"],
 ]
 UNGRAPHED = WARM_UP + 1  # iterations before the first that a graph repeats
 
