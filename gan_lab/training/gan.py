@@ -277,7 +277,7 @@ class Gan:
                 elif labels:
                     seen = functools.partial(_with_labels, seen, labels)
                 penalties = {"loss/penalty": self.penalty(seen, real, fake, inputs.penalty)}
-        real_scores, fake_scores = torch.cat(scores).chunk(2)
+        real_scores, fake_scores = (torch.cat(scores) if len(scores) > 1 else scores[0]).chunk(2)
         loss, terms = self.loss.discriminator(real_scores, fake_scores), {}
         if not isinstance(loss, Tensor):
             terms = dict(zip(("loss/d_real", "loss/d_fake"), loss, strict=True))
