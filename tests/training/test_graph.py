@@ -28,7 +28,8 @@ from gan_lab.training.memory import make_capturable, tensors_of
 ROOT = Path(__file__).resolve().parent.parent.parent
 NORMS = sorted(path.stem for path in (ROOT / "configs" / "norm").glob("*.yaml"))
 CHOICES = [
-    *([f"norm={name}", f"train.precision={precision}"] for name in NORMS for precision in ("fp32", "bf16")),
+    *([f"norm={name}"] for name in NORMS),
+    *([f"norm={name}", "train.precision=bf16"] for name in ("none", "bssn", "gradient_normalization")),
     ["norm=bssn", "norm.gamma=per_layer", "norm.target=both", "train.ema=0.9"],
     ["norm=strict_sn", "optimizer=adam_ndis5", "train.ema=0.9"],
     ["norm=sn", "loss=wgan_gp"],
