@@ -10,10 +10,13 @@ endif
 BIN    := $(VENV)/bin
 # The stamp is newer than pyproject.toml once everything that the extras name is installed.
 STAMP   = $(VENV)/installed-$(EXTRAS)
-# The quick tests are these folders and files, which compute and compare, less the files of norms that train for long.
+# The quick tests are these folders and files, which compute and compare, less the files that train, differentiate
+# numerically or wait for servers for long: with the checks of style and types about 2.5 minutes of CPU (`time make check`).
 QUICK  := $(addprefix tests/,archs norms runs tracking packaging/test_commands.py \
             test_config.py test_layers.py test_losses.py test_penalties.py test_rng.py)
-LONG   := $(addprefix tests/norms/,test_bounds.py test_ddp.py test_in_training.py)
+LONG   := $(addprefix tests/norms/,test_bounds.py test_ddp.py test_families.py test_in_training.py \
+            test_library.py test_parametrization.py test_plain.py) \
+          $(addprefix tests/tracking/,test_outages.py test_wandb.py test_wandb_agrees.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test gpu lint types benchmark

@@ -49,6 +49,10 @@ MEASUREMENTS = (
     ),
     Measurement(tuple(f"ratio/norm/{name}" for name in steps.NORMS[1:]), steps.norms),
     Measurement(
+        tuple(f"ratio/norm/{name}" for name in steps.FAMILIES),
+        functools.partial(steps.norms, 11, steps.FAMILIES),
+    ),
+    Measurement(
         tuple(
             f"ops/{net}/{norm}/{precision}"
             for net in operations.NETS
@@ -89,7 +93,7 @@ MEASUREMENTS = (
     Measurement(("effect/evaluation/reduced",), evaluation.effect, by_default=False),
     Measurement(
         (
-            "difference/lite/bf16",
+            *(f"difference/lite/{kind}" for kind in ("largest", "median")),
             *(f"{kind}/lite/{name}" for name in evaluation.SETS for kind in ("distance", "effect")),
         ),
         evaluation.effect_on_real_features,

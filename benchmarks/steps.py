@@ -3,7 +3,7 @@
 import functools
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.gans import gan_for, iterate
@@ -12,6 +12,18 @@ from benchmarks.timing import in_turn, seconds
 from gan_lab.training.gan import Measure
 
 NORMS = ("none", "sn", "ssn", "bsn", "bssn", "strict_sn")
+FAMILIES = (
+    "clipped_sn",
+    "clipped_strict_sn",
+    "spectral_condition",
+    "stable_rank",
+    "frobenius",
+    "weight_norm",
+    "forced_weight_norm",
+    "certified",
+    "least_of_four",
+    "gram",
+)
 RIVALS = {
     "gradient_normalization": ("norm=gradient_normalization",),
     "gradient_penalty": ("penalty=gradient_penalty",),
@@ -28,17 +40,17 @@ CNN = ("dataset=cifar10", "norm=sn")  # the reference CNN, 32 pixels, batch 64
 SIZES = {32: CNN, 48: ("dataset=stl10", "norm=sn"), 64: ("dataset=celeba", "norm=sn")}
 
 
-def norms(rounds: int = 31) -> Iterator[Row]:
+def norms(rounds: int = 31, chosen: Sequence[str] = NORMS[1:]) -> Iterator[Row]:
     """`ratio/norm/<norm>`: an iteration with each norm over one without; CNN, 32 pixels, batch 64."""
-    times = _iterations({name: (*CNN, f"norm={name}") for name in NORMS}, rounds)
-    for name in NORMS[1:]:
+    times = iteration_times({name: (*CNN, f"norm={name}") for name in ("none", *chosen)}, rounds)
+    for name in chosen:
         yield Row(f"ratio/norm/{name}", median_ratio(times[name], times["none"]), "×")
 
 
 def rivals(rounds: int = 15) -> Iterator[Row]:
     """`ratio/rival/<choice>`: an iteration with what competes with norms, over one without; CNN as above."""
     settings = {name: (*CNN, "norm=none", *overrides) for name, overrides in RIVALS.items()}
-    times = _iterations({"none": (*CNN, "norm=none")} | settings, rounds)
+    times = iteration_times({"none": (*CNN, "norm=none")} | settings, rounds)
     for name in RIVALS:
         yield Row(f"ratio/rival/{name}", median_ratio(times[name], times["none"]), "×")
 
@@ -68,11 +80,11 @@ def growth(rounds: int = 3) -> Iterator[Row]:
     }
     settings |= {f"cost/size/{size}": overrides for size, overrides in SIZES.items()}
     settings |= {f"cost/batch/{size}": (*CNN, f"train.batch_size={size}") for size in BATCHES}
-    for name, times in _iterations(settings, rounds).items():
+    for name, times in iteration_times(settings, rounds).items():
         yield Row(name, 1000 * statistics.median(times), "ms")
 
 
-def _iterations(settings: Mapping[str, tuple[str, ...]], rounds: int) -> dict[str, list[float]]:
+def iteration_times(settings: Mapping[str, tuple[str, ...]], rounds: int) -> dict[str, list[float]]:
     """The times of bare iterations under each setting's overrides, in turn."""
     with tempfile.TemporaryDirectory() as folder:
         measures: dict[str, Callable[[], float]] = {}

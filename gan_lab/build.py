@@ -303,6 +303,7 @@ def run_info(config: Config, directory: Path, iteration: int) -> RunInfo:
     """What a tracker is told of a run whose records up to an iteration count."""
     unique = f"{config.dataset.name}-{config.run_id}-{config.seed}"
     settings = {key: value for key, value in config.identity().items() if key != "seed"}
+    settings["iterations"] = config.train.iterations  # another seed's mean goes over as many
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     axes = (config.dataset, config.arch, config.norm)
     group = "-".join([*(axis.name for axis in axes), f"{config.norm.scale:g}", digest])

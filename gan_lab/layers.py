@@ -55,6 +55,11 @@ class KernelLayout:
         """The weight as `[c_out, c_in / groups, k]`: the blocks below each other."""
         return self.blocks(weight).flatten(0, 1)
 
+    def of_kernel(self, kernel: Tensor, shape: torch.Size) -> Tensor:
+        """The inverse of `kernel`, a weight of this shape."""
+        groups, c_out, c_in, k = self.block_shape(shape)
+        return self.weight(kernel.reshape(groups, c_out, c_in, k), shape)
+
     def per_filter(self, values: Tensor, shape: torch.Size) -> Tensor:
         """One number for each output filter, `[c_out]`, as it multiplies a weight of this shape."""
         ones = (1,) * (len(shape) - 2)

@@ -64,7 +64,7 @@ def weight_variances(network: nn.Module) -> dict[str, Tensor]:
     """The variance of each layer's effective weight, and what three initializations aim at.
 
     `weight_var/<layer>` next to `weight_var_lecun/`, `_xavier/` and `_kaiming/<layer>`, and its ratio to
-    LeCun's, `weight_var_ratio/<layer>` (Lin et al. 2021, section 4: SN keeps the variance near LeCun's
+    LeCun's, `weight_var_ratio/<layer>` (Lin et al. 2021: SN keeps the variance near LeCun's
     `1/fan_in`). And the size `‖W‖` of the weight that is trained, `trained_norm/<layer>`: under a norm it
     grows, and its gradient falls as it does.
     """

@@ -1,4 +1,4 @@
-"""The reference's CNN pair for 32, 48 and 64 pixels (Lin et al. 2021, appendix on network architectures)."""
+"""The reference's CNN pair for 32, 48 and 64 pixels (Lin et al. 2021)."""
 
 from collections import OrderedDict
 

@@ -14,6 +14,7 @@ from gan_lab.norms.apply import (
     has_other_parametrizations,
     normalize,
     normalized_layers,
+    normalized_tensors,
     remove,
     sigmas,
     sole_norm,
@@ -23,6 +24,7 @@ from gan_lab.norms.certified import SigmaGram, SigmaLeastOfFour
 from gan_lab.norms.gradient import GradientNormalized, normalize_gradient, remove_gradient
 from gan_lab.norms.parametrization import SpectralNormalization
 from gan_lab.norms.sigma import SigmaBidirectional, SigmaEstimator, SigmaIn, SigmaOperator, SigmaOut
+from gan_lab.norms.sites import register
 from gan_lab.norms.stable_rank import SigmaStableRank
 from gan_lab.norms.variance import SigmaFilters, SigmaForcedFilters, SigmaFrobenius
 
@@ -47,6 +49,8 @@ __all__ = [
     "normalize",
     "normalize_gradient",
     "normalized_layers",
+    "normalized_tensors",
+    "register",
     "remove",
     "remove_gradient",
     "sigmas",

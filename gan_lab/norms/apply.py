@@ -5,18 +5,26 @@ import logging
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from gan_lab.layers import KernelLayout, weighted_layers
-from gan_lab.norms.parametrization import Mode, ScaledBias, SpectralNormalization, normalized_weights
+from gan_lab.norms.parametrization import (
+    OURS,
+    Mode,
+    PackedNorms,
+    ScaledBias,
+    SpectralNormalization,
+    normalized_weights,
+)
 from gan_lab.norms.pickling import attach
 from gan_lab.norms.plain import plain
 from gan_lab.norms.power_iteration import power_iterate
 from gan_lab.norms.sigma import LargestSingularValue, SigmaEstimator
+from gan_lab.norms.sites import PACKED, Selection, Site, name_the_unknown, selected, sites
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +47,15 @@ def normalize(
     warmup_iterations: int = 50,
     power_iteration: PowerIteration = "block",
     example_input: Tensor | tuple[Tensor, ...] | None = None,
+    layers: Selection = None,
+    skip_zeros: bool = False,
 ) -> list[str]:
-    """Normalize every linear, convolution and transposed convolution layer of `network`, in place.
+    """Normalize the weights of `network`, in place.
+
+    They are those of its linear, convolution and transposed convolution layers, of embeddings
+    (`[classes, features]`, as a linear layer's), of attention (the three matrices of `in_proj_weight`, each
+    for itself) and of modules that `register` knows; of these `layers` chooses some: by name or shell
+    pattern, a sequence of both, or a function of name and module.
 
     `estimator` is a class, or a `functools.partial` of one, that makes a layer's sigma, e.g. `SigmaOut`. The
     effective weight is `s · W / sigma`, or with `mode="clip"` `W / max(1, sigma / s)`, which only ever makes
@@ -58,10 +73,10 @@ def normalize(
     that the network takes, in a tuple with its labels if it takes any) shows the sizes of the layers' inputs
     to an estimator that needs them (`SigmaOperator`).
 
-    Layers of no kind named above are left alone, with a line in the log where they hold a matrix. Returns the
-    dotted names of the normalized layers. Raises ValueError, with the network as it was, where a layer's
+    Modules of no kind named above are left alone, with a line in the log where they hold a matrix. Returns
+    the dotted names of the normalized layers. Raises ValueError, with the network as it was, where a layer's
     weight is parametrized already, where its input size is needed and unknown, where the estimator has no
-    rule for it, or where its sigma is not positive (a weight of zeros).
+    rule for it, or where its sigma is not positive; a weight of zeros is left alone with `skip_zeros`.
     """
     for name, value, choices in (
         ("gamma", gamma, Gamma),
@@ -78,55 +93,81 @@ def normalize(
         raise ValueError(
             "gamma_start='weight' needs a scale for each layer: set gamma to per_layer or per_filter"
         )
-    layers = dict(weighted_layers(network))
-    for name, layer in layers.items():
-        for tensor in ("weight", "bias") if gamma_bias else ("weight",):
-            if parametrize.is_parametrized(layer, tensor):
-                raise ValueError(
-                    f"layer {name or '(root)'} has a parametrized {tensor} already: remove it first"
-                )
+    found = list(sites(network))
+    chosen = selected(found, layers)
+    for site in chosen:
+        for tensor in (site.tensor, "bias") if gamma_bias else (site.tensor,):
+            if parametrize.is_parametrized(site.module, tensor):
+                raise ValueError(f"{_called(site)} has a parametrized {tensor} already: remove it first")
+    if skip_zeros:
+        for site in chosen:
+            if not _weight(site).any():
+                log.warning("%s is left alone: its weight is 0", _called(site))
+        chosen = [site for site in chosen if _weight(site).any()]
     needs_size = getattr(getattr(estimator, "func", estimator), "needs_input_size", False)
     example = example_input if isinstance(example_input, tuple) else (example_input,)
-    sizes = input_sizes(network, layers, *example) if needs_size else {}
+    sizes: dict[str, tuple[int, ...]] = {}
+    if needs_size:
+        layers_of = {site.name: (site.module, site.layer) for site in chosen}
+        sizes = _sizes(network, layers_of, *example)
     if power_iteration == "plain":  # which takes its iterations by itself
         estimator, n_power_iterations = plain(estimator, n_power_iterations), 0
 
-    prepared: dict[str, SpectralNormalization] = {}
+    prepared: list[SpectralNormalization] = []
     learned: nn.Parameter | None = None
-    for name, layer in layers.items():
-        weight = layer.weight
-        assert isinstance(weight, Tensor)
+    for site in chosen:
+        weight, layout = _weight(site), KernelLayout.of(site.layer)
         try:
-            sigma = estimator(layer, sizes[name]) if needs_size else estimator(layer)
+            sigma = estimator(site.layer, sizes[site.name]) if needs_size else estimator(site.layer)
             _warm_up(sigma, weight, warmup_iterations)
         except ValueError as error:
-            raise ValueError(f"layer {name or '(root)'} cannot be normalized: {error}") from error
-        layout = KernelLayout.of(layer)
+            raise ValueError(f"{_called(site)} cannot be normalized: {error}") from error
         fan_in, fan_out = layout.fans(weight)
         gain = math.sqrt(fan_out / fan_in) if scale_rule == "fan" else 1.0
         if gamma != "none" and (learned is None or gamma != "shared"):
-            start = weight.detach().new_tensor(scale)
+            start = weight.new_tensor(scale)
             if gamma_start == "weight":
-                start = start / gain * sigma(weight.detach())
+                start = start / gain * sigma(weight)
             if gamma == "per_filter":
                 start = start.expand(len(layout.kernel(weight))).clone()
             learned = nn.Parameter(start.detach())
-        prepared[name] = SpectralNormalization(
-            sigma, scale if learned is None else learned, n_power_iterations, mode, gain, layout
+        prepared.append(
+            SpectralNormalization(
+                sigma, scale if learned is None else learned, n_power_iterations, mode, gain, layout
+            )
         )
 
-    _name_the_unknown(network, layers)
+    name_the_unknown(network, found)
     # Only now is the network touched: a layer that was refused leaves it as it was.
-    for name, norm in prepared.items():
-        layer = layers[name]
+    packed: dict[nn.Module, dict[int, SpectralNormalization]] = {}
+    for site, norm in zip(chosen, prepared, strict=True):
+        if site.part is not None:
+            packed.setdefault(site.module, {})[site.part] = norm
+            continue
         of_bias = None
-        if isinstance(norm.scale, nn.Parameter) and gamma_bias and layer.bias is not None:
+        has_bias = getattr(site.module, "bias", None) is not None
+        if isinstance(norm.scale, nn.Parameter) and gamma_bias and has_bias:
             of_bias = ScaledBias(norm.scale)
-        attach(layer, norm, of_bias)
-        norm.estimator.settle(trained_weight(layer))
+        attach(site.module, site.tensor, norm, of_bias)
         if norm.estimator.input_size:
-            layer.register_forward_pre_hook(_InputSizeCheck(name, norm.estimator.input_size))
-    return list(prepared)
+            check = _InputSizeCheck(site.name, norm.estimator.input_size)
+            site.module.register_forward_pre_hook(check)
+    for module, norms in packed.items():
+        parts = [norms.get(part, nn.Identity()) for part in range(len(PACKED))]
+        attach(module, "in_proj_weight", PackedNorms(parts))
+    for _, weight, norm in normalized_tensors(network):
+        norm.estimator.settle(weight)
+    return [site.name for site in chosen]
+
+
+def _called(site: Site) -> str:
+    return f"layer {site.name or '(root)'}"
+
+
+def _weight(site: Site) -> Tensor:
+    """As it stands, of a packed one the part."""
+    assert isinstance(site.layer.weight, Tensor)
+    return site.layer.weight.detach()
 
 
 @torch.no_grad()
@@ -135,17 +176,10 @@ def _warm_up(estimator: SigmaEstimator, weight: Tensor, iterations: int) -> None
         estimator.power_iterate(weight)
     sigma = estimator(weight)
     if not sigma.isfinite().all() or (sigma <= 0).any() or sigma.ndim != estimator.per_filter:
-        raise ValueError(f"its sigma is {sigma.tolist()}, not a positive number: initialize its weight first")
-
-
-def _name_the_unknown(network: nn.Module, layers: Mapping[str, nn.Module]) -> None:
-    for name, module in network.named_modules():
-        left = [key for key, value in module.named_parameters(recurse=False) if value.ndim > 1]
-        if left and name not in layers:
-            kind = type(module).__name__
-            log.warning(
-                "layer %s (%s) is of no kind that a norm knows: %s left alone", name, kind, ", ".join(left)
-            )
+        raise ValueError(
+            f"its sigma is {sigma.tolist()}, not a positive number: initialize its weight first, choose "
+            "other layers, or pass over weights of zeros with skip_zeros=True"
+        )
 
 
 @contextlib.contextmanager
@@ -167,16 +201,26 @@ def input_sizes(
 
     Raises ValueError where a layer sees two sizes, or takes no part in the pass.
     """
+    return _sizes(network, {name: (layer, layer) for name, layer in layers.items()}, example_input, *labels)
+
+
+def _sizes(
+    network: nn.Module,
+    layers: Mapping[str, tuple[nn.Module, nn.Module]],
+    example_input: Tensor | None,
+    *labels: Tensor,
+) -> dict[str, tuple[int, ...]]:
+    """Like `input_sizes`, of modules with the layers that they compute like."""
     sizes: dict[str, tuple[int, ...]] = {
-        name: () for name, layer in layers.items() if isinstance(layer, nn.Linear)
+        name: () for name, (_, layer) in layers.items() if isinstance(layer, nn.Linear)
     }
     if len(sizes) == len(layers):
         return sizes
     if example_input is None:
         raise ValueError("this sigma depends on the layers' input sizes: give normalize an example_input")
 
-    def hook_for(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def hook_for(name: str, layer: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             size = _spatial_size(layer, inputs[0])
             if sizes.setdefault(name, size) != size:
                 raise ValueError(
@@ -186,7 +230,9 @@ def input_sizes(
         return hook
 
     handles = [
-        layer.register_forward_pre_hook(hook_for(name)) for name, layer in layers.items() if name not in sizes
+        module.register_forward_pre_hook(hook_for(name, layer))
+        for name, (module, layer) in layers.items()
+        if name not in sizes
     ]
     try:
         with eval_mode(network), torch.no_grad():
@@ -215,7 +261,7 @@ class _InputSizeCheck:
     size: tuple[int, ...]
 
     def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        size = _spatial_size(layer, inputs[0])
+        size = tuple(inputs[0].shape[-len(self.size) :])
         if size != self.size:
             raise ValueError(
                 f"layer {self.layer or '(root)'} is normalized for inputs of size {self.size}, not {size}: "
@@ -232,6 +278,34 @@ def normalized_layers(network: nn.Module) -> Iterator[tuple[str, nn.Module, Spec
                     yield name, layer, norm
 
 
+def normalized_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor, SpectralNormalization]]:
+    """(dotted name, trained weight, its norm) of every weight that is normalized, in layers or not.
+
+    The weight of a part of a packed tensor is a view of the parameter.
+    """
+    for name, _, tensor, several in _parametrized(network):
+        for norm in several:
+            if isinstance(norm, SpectralNormalization):
+                yield _joined(name, "" if tensor == "weight" else tensor), several.original, norm
+            elif isinstance(norm, PackedNorms):
+                parts = several.original.chunk(len(PACKED))
+                for letter, part, one in zip(PACKED, parts, norm.norms, strict=True):
+                    if isinstance(one, SpectralNormalization):
+                        yield _joined(name, f"in_proj_{letter}"), part, one
+
+
+def _joined(*names: str) -> str:
+    return ".".join(filter(None, names))
+
+
+def _parametrized(network: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any]]:
+    """(name of the module, module, tensor, its parametrizations) of every parametrized tensor."""
+    for name, module in network.named_modules():
+        parametrizations: Any = getattr(module, "parametrizations", {})
+        for tensor, several in parametrizations.items():
+            yield name, module, tensor, several
+
+
 def trained_weight(layer: nn.Module) -> Tensor:
     """The parameter that an optimizer moves: the weight before its norm, or the weight where there is none.
 
@@ -246,32 +320,24 @@ def trained_weight(layer: nn.Module) -> Tensor:
     return weight
 
 
-def scales_bias(layer: nn.Module) -> bool:
-    """Whether a learned scale multiplies the layer's bias too."""
-    return parametrize.is_parametrized(layer, "bias") and any(
-        isinstance(one, ScaledBias)
-        for one in layer.parametrizations.bias  # type: ignore[union-attr]
-    )
-
-
 def remove(network: nn.Module) -> list[str]:
     """Take the norms off again, leaving the effective weights in place as ordinary parameters.
 
     Returns the dotted names of the layers. The weights are those of eval mode: nothing moves.
     """
-    names = []
-    for name, layer, norm in list(normalized_layers(network)):
+    names = [name for name, _, _ in normalized_tensors(network)]
+    for _, module, tensor, (norm, *others) in list(_parametrized(network)):
+        if others or not isinstance(norm, OURS):
+            continue
         norm.eval()
-        if scales_bias(layer):
-            parametrize.remove_parametrizations(layer, "bias", leave_parametrized=True)
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        order: Any = norm.order
+        parametrize.remove_parametrizations(module, tensor, leave_parametrized=True)
         # PyTorch puts it last; an optimizer's state goes by the order.
-        weight = layer._parameters.pop("weight")
-        layer._parameters = {"weight": weight, **layer._parameters}
-        for key, hook in list(layer._forward_pre_hooks.items()):
+        before = {name: module._parameters[name] for name in order if name in module._parameters}
+        module._parameters = {**before, **module._parameters}
+        for key, hook in list(module._forward_pre_hooks.items()):
             if isinstance(hook, _InputSizeCheck):
-                del layer._forward_pre_hooks[key]
-        names.append(name)
+                del module._forward_pre_hooks[key]
     return names
 
 
@@ -283,8 +349,8 @@ def sigmas(network: nn.Module, prefix: str = "") -> dict[str, Tensor]:
     the least and the largest, e.g. `sigma_min/<layer>`. `prefix` is put before each layer's name.
     """
     values = {}
-    for name, layer, norm in normalized_layers(network):
-        weight, name = trained_weight(layer), prefix + name
+    for name, weight, norm in normalized_tensors(network):
+        name = prefix + name
         found = {"sigma": norm.estimator(weight), **norm.estimator.parts(weight)}
         if isinstance(norm.scale, Tensor):
             found["gamma"] = norm.scale.detach().clone()
@@ -304,7 +370,7 @@ def cached_weights(network: nn.Module, update: bool = True) -> Iterator[None]:
     of an update are taken now; nothing moves inside. The gradient with respect to the weights can be taken
     once.
     """
-    layers = [(norm, trained_weight(layer)) for _, layer, norm in normalized_layers(network)]
+    layers = [(norm, weight) for _, weight, norm in normalized_tensors(network)]
     together: dict[Hashable, list[tuple[SpectralNormalization, Tensor]]] = {}
     alone: list[tuple[SpectralNormalization, Tensor]] = []
     with contextlib.ExitStack() as stack:
@@ -368,13 +434,13 @@ def _update(layers: Sequence[tuple[SpectralNormalization, Tensor]]) -> None:
 
 def after_update(network: nn.Module) -> None:
     """Move the vectors of plain power iteration, which follow each update of the weights of `network`."""
-    for _, layer, norm in normalized_layers(network):
-        norm.estimator.after_update(trained_weight(layer))
+    for _, weight, norm in normalized_tensors(network):
+        norm.estimator.after_update(weight)
 
 
 def frozen(*networks: nn.Module) -> contextlib.AbstractContextManager[None]:
     """No power iteration inside the block: for passes that do not update these networks."""
-    return _frozen([norm for network in networks for _, _, norm in normalized_layers(network)])
+    return _frozen([norm for network in networks for _, _, norm in normalized_tensors(network)])
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Upper bounds on the discriminator's gradient norms, layer by layer, from a batch's activations.
 
-`docs/theory.md` derives them: the bound of Lin et al. 2021, section 3, with the batch's own activations in
+`docs/theory.md` derives them: the bound of Lin et al. 2021 with the batch's own activations in
 the place of the input's norm, and the norms of the layers' operators. Assumptions, none of them about the
 biases' size or the loss's form:
 

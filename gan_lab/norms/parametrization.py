@@ -113,6 +113,25 @@ class ScaledBias(nn.Module):
         return effective
 
 
+class PackedNorms(nn.Module):
+    """Several matrices below each other in one tensor, each under a norm of its own, or as it is."""
+
+    def __init__(self, norms: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(norms)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        parts = weight.chunk(len(self.norms))
+        return torch.cat([norm(part) for norm, part in zip(self.norms, parts, strict=True)])
+
+    def right_inverse(self, effective: Tensor) -> Tensor:
+        """What is stored when somebody assigns the tensor: the value, to be normalized from then on."""
+        return effective
+
+
+OURS = (SpectralNormalization, ScaledBias, PackedNorms)
+
+
 def normalized_weights(norms: Sequence[SpectralNormalization], weights: Sequence[Tensor]) -> list[Tensor]:
     """The effective weights of many layers, the same that each norm makes by itself, in fewer operations.
 

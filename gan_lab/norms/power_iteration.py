@@ -104,9 +104,25 @@ def _orthonormal(products: Tensor) -> Tensor:
     lengths = _lengths(products.diagonal(dim1=1, dim2=2))
     cosines = products / (lengths.unsqueeze(1) * lengths.unsqueeze(2))
     cosines.diagonal(dim1=1, dim2=2).add_(100 * torch.finfo(products.dtype).eps)
-    lower, _ = torch.linalg.cholesky_ex(cosines)
     identity = torch.eye(products.shape[1], dtype=products.dtype, device=products.device)
+    if products.is_cuda:
+        return eliminated(cosines, identity) / lengths.unsqueeze(1)
+    lower, _ = torch.linalg.cholesky_ex(cosines)
     return torch.linalg.solve_triangular(lower, identity, upper=False) / lengths.unsqueeze(1)
+
+
+def eliminated(matrices: Tensor, identity: Tensor) -> Tensor:
+    """`L⁻¹`, `[L, B, B]`, of positive definite `A = L Lᵀ`, row by row: Gram-Schmidt, written out.
+
+    A CUDA graph may refuse to capture the library behind `cholesky_ex`.
+    """
+    size = len(identity)
+    rows = torch.cat([matrices, identity.expand_as(matrices)], 2)
+    for k in range(size - 1):
+        row, below = rows[:, k : k + 1], rows[:, k + 1 :]
+        shares = below[:, :, k : k + 1] / row[:, :, k : k + 1]
+        below.addcmul_(shares, row, value=-1)
+    return rows[:, :, size:] / _lengths(rows.diagonal(dim1=1, dim2=2)).unsqueeze(2)
 
 
 def _principal_axes(matrices: Tensor) -> Tensor:

@@ -147,14 +147,14 @@ class SigmaOut(_SigmaOfMatrix):
 
 
 class SigmaIn(_SigmaOfMatrix):
-    """`σ_in = ‖W reshaped to [c_in, c_out·kh·kw]‖`, the other half of BSN (Lin et al. 2021, section 5)."""
+    """`σ_in = ‖W reshaped to [c_in, c_out·kh·kw]‖`, the other half of BSN (Lin et al. 2021)."""
 
     def matrix(self, weight: Tensor) -> Tensor:
         return self.layout.blocks(weight).transpose(2, 3).flatten(1, 2)  # [groups, c_out·k, c_in], transposed
 
 
 class SigmaBidirectional(SigmaEstimator):
-    """`σ_bi = (σ_out + σ_in) / 2`, the sigma of BSN (Lin et al. 2021, section 5)."""
+    """`σ_bi = (σ_out + σ_in) / 2`, the sigma of BSN (Lin et al. 2021)."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ class SigmaStableRank(SigmaEstimator):
 
     def __init__(self, layer: nn.Module, c: float = 0.3) -> None:
         super().__init__()
-        if not 0 < c <= 1:
+        if not isinstance(c, int | float) or not 0 < c <= 1:
             raise ValueError(f"the share c={c} of the largest stable rank lies above 0 and is at most 1")
         self.sigma_out = SigmaOut(layer)
         assert isinstance(layer.weight, Tensor)

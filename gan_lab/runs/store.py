@@ -120,11 +120,12 @@ class Store:
             sink.log(iteration, row)
 
     @on_rank_zero
-    def log_samples(self, iteration: int, sample: Callable[[int, int, str], Tensor]) -> None:
-        """Write the grid from the fixed latents; `sample` makes images as `Gan.sample` does."""
-        # Row by row: all at once would need more memory than a training step.
-        rows = [sample(start, start + ROW, "samples") for start in range(0, GRID, ROW)]
-        grid = write_grid(self.directory.samples / f"{iteration:08d}.png", torch.cat(rows))
+    def log_samples(
+        self, iteration: int, sample: Callable[[int, int, str], Tensor], at_once: int = ROW
+    ) -> None:
+        """Write the grid from the fixed latents; `sample` makes images as `Gan.sample` does, some at once."""
+        passes = [sample(start, min(start + at_once, GRID), "samples") for start in range(0, GRID, at_once)]
+        grid = write_grid(self.directory.samples / f"{iteration:08d}.png", torch.cat(passes))
         for sink in self._sinks:
             sink.log_samples(iteration, grid)
 
@@ -166,6 +167,8 @@ class Store:
         """The run ends in this state; `at_once` waits for no tracker but the local record."""
         for sink in self._sinks[:1] if at_once else self._sinks:
             sink.finish(state)
+        for sink in self._sinks[1:] if at_once else []:
+            getattr(sink, "abandon", lambda: None)()
 
 
 def ended_before(directory: RunDirectory, iterations: int) -> str | None:

@@ -76,6 +76,11 @@ class Guarded:
             tracker = self._tracker
             self._try(lambda: tracker.finish(state))
 
+    def abandon(self) -> None:
+        """The process ends at once: where a tracker would wait at its exit, it shall not."""
+        if self._tracker:
+            self._try(getattr(self._tracker, "abandon", lambda: None))
+
     @property
     def url(self) -> str:
         """Where the run can be looked at; empty where there is no such place."""

@@ -1,6 +1,7 @@
 """Weights & Biases: config, metrics and sample grids of each run, online or in offline files."""
 
 import contextlib
+import hashlib
 import json
 import logging
 import math
@@ -133,6 +134,7 @@ class WandbTracker:
         self._outages = Outages(UPLOAD_TIMEOUT)
         self._has: set[str] = set()  # keys of what W&B has, or has been given
         agent = os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID")
+        is_new = not (run.directory / LEDGER).exists()
         self._ledger = Ledger(run.directory / LEDGER, run.id, (live and agent) or "")
         self._options: dict[str, Any] = {
             "name": run.name,
@@ -153,6 +155,8 @@ class WandbTracker:
             ),
         }
         self._start(effective_mode(mode))
+        if self._online and live and is_new:
+            self._tag_predecessor()
         self.url = self._run.url if self._online else ""
         if self.url and live:
             print(f"W&B: {self.url}", flush=True)
@@ -178,8 +182,30 @@ class WandbTracker:
                 self._ledger.start_over()
                 self._run, has = self._open(mode), set()
             self._has = has
+            self._send_files_again(record)
         for event in record:
             self._log(event)
+
+    def _send_files_again(self, record: Sequence[Event]) -> None:
+        """Upload the pictures whose rows W&B has, and whose files a kill may have kept from it.
+
+        They are named as wandb names them, by key, step and the first digits of the SHA-256.
+        """
+        steps, real = self._ledger.unmarked(), self._real
+        for event in record:
+            if not event.grid:
+                continue
+            pictures, real = {"samples": event.grid, "real": real}, None
+            step = steps.get(event.key)
+            for name, path in pictures.items():
+                if step is None or event.key not in self._has or not path or not path.exists():
+                    continue
+                content = path.read_bytes()
+                digest = hashlib.sha256(content).hexdigest()[:20]
+                copy = Path(self._run.dir) / "media" / "images" / f"{name}_{step}_{digest}.png"
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(content)
+                self._run.save(str(copy), base_path=self._run.dir, policy="now")
 
     def _open(self, mode: str) -> Any:
         """The W&B run, its step metric defined; offline where the server cannot be used."""
@@ -203,6 +229,7 @@ class WandbTracker:
             problem = "refuses this API key, see `wandb login --relogin`" if refused else "cannot be used"
             mode = self._without(f"{problem} ({reason(error)})", time.monotonic() - begin)
             wandb.teardown()  # the start that failed would hold on to the run's id
+            self._options["settings"].init_timeout = CONNECTION_TIMEOUT
             run = wandb.init(mode=mode, id=self._ledger.id, **self._options)  # type: ignore[arg-type]
         wandb.termsetup(wandb.Settings(silent=True), _relay)  # which a start may have reset
         self._online = mode == "online"
@@ -225,6 +252,25 @@ class WandbTracker:
             return
         with contextlib.suppress(OSError):
             self._outages.add(self._server, problem, waited)
+
+    def _tag_predecessor(self) -> None:
+        """Tag the run that `fresh=true` set aside for this one, which would pass for another seed."""
+        root = self._info.directory
+        kept = sorted(root.parent.glob(f"{root.name}.kept*/{LEDGER}"), key=lambda path: path.stat().st_mtime)
+        if not kept:
+            return
+        directory = kept[-1].parent
+        old = kept[-1].read_text(encoding="utf-8").split("\n")[0]
+        settings = self._options["settings"].model_copy(update={"reinit": "create_new"})
+        options = {**self._options, "name": "/".join(directory.parts[-4:]), "config": None, "tags": None}
+        options |= {"resume": "must", "settings": settings, "group": None, "notes": None, "job_type": None}
+        finished = _status(directory).get("state") == "finished"
+        try:
+            run = self._wandb.init(mode="online", id=old, **options)
+            _tag_abandoned(run)
+            _within(CONNECTION_TIMEOUT, lambda: run.finish(exit_code=0 if finished else 1))
+        except Exception as error:  # W&B never had it, or does not answer
+            log.info("the run before this one is not tagged in W&B: %s", reason(error))
 
     # --- what is logged
 
@@ -263,17 +309,15 @@ class WandbTracker:
 
     def tag_abandoned(self) -> None:
         """Mark the run in W&B as one that another has replaced."""
-        self._run.tags = tuple(dict.fromkeys([*(self._run.tags or ()), "abandoned"]))
+        _tag_abandoned(self._run)
 
     def finish(self, state: str) -> None:
-        try:
-            status = json.loads((self._info.directory / "status.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            status = {}
+        status = _status(self._info.directory)
         known = {"python", "torch", "gan_lab", "git_revision", "device"} & status.keys()
         self._run.config.update({name: status[name] for name in known}, allow_val_change=True)
         why = str(status.get("reason") or "")
-        self._run.summary.update(self._summary | {"state": state, "reason": why})
+        details = {key: status[key] for key in ("diverged_at", "quantity", "layer") if key in status}
+        self._run.summary.update(self._summary | {"state": state, "reason": why} | details)
         if state == "interrupted":
             self._run.mark_preempting()
         if state == "diverged" and self._live and self._online:
@@ -286,6 +330,10 @@ class WandbTracker:
             log.warning("W&B's uploads were stopped; %s.", LATER)
             if not self._live:
                 raise
+
+    def abandon(self) -> None:
+        """Leave the run as it is, without a word to the server."""
+        _wait_no_more()
 
     def _wait(self, exit_code: int) -> None:
         """Wait until all is uploaded, UPLOAD_TIMEOUT seconds at most."""
@@ -312,6 +360,8 @@ class WandbTracker:
             self._log_generator(self._generator)
         self._run.finish(exit_code=exit_code)
         self.is_whole = self.is_whole and _relay.refusals == self._refusals
+        if self._online and self.is_whole:
+            self._ledger.mark()
 
     def _log_generator(self, weights: Path) -> None:
         """The final generator as an artifact; W&B makes no second version of what it has already."""
@@ -325,6 +375,19 @@ class WandbTracker:
         except Exception as error:
             self.is_whole = False
             log.warning("W&B did not take the generator (%s); %s.", reason(error), LATER)
+
+
+def _status(directory: Path) -> dict[str, Any]:
+    """What a run's status.json says; nothing where it cannot be read."""
+    try:
+        status = json.loads((directory / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def _tag_abandoned(run: Any) -> None:
+    run.tags = tuple(dict.fromkeys([*(run.tags or ()), "abandoned"]))
 
 
 def _within(seconds: float, work: Callable[[], None]) -> None:

@@ -46,15 +46,35 @@ class Forward:
         # A compiled pass cannot be differentiated twice, as gradient normalization is.
         compiles = execution.compile and not isinstance(network, norms.GradientNormalized)
         self._compiled = _compiled(network) if compiles else None
+        self._hooks = {key for place in _hooks(network) for key in place}
 
     def __call__(self, *batch: Tensor) -> Tensor:
         if self._compiled is None:
             return self.uncompiled(*batch)
+        added = [
+            (place, {key: place[key] for key in place.keys() - self._hooks}) for place in _hooks(self.network)
+        ]
+        if not any(hooks for _, hooks in added):
+            return self._as_compiled(*batch)
+        # A compiled pass calls no hook that was added after it was compiled: they watch another one.
+        with torch.no_grad(), no_statistics(self.network):
+            self.uncompiled(*batch)
+        for place, hooks in added:
+            for key in hooks:
+                del place[key]
+        try:
+            return self._as_compiled(*batch)
+        finally:
+            for place, hooks in added:
+                place.update(hooks)
+
+    def _as_compiled(self, *batch: Tensor) -> Tensor:
+        assert self._compiled is not None
         with torch.autocast(**self._autocast), parametrize.cached():
             # The norms stay outside of the graph, which finds the weights that they made.
-            for _, layer, _ in norms.normalized_layers(self.network):
-                layer.weight  # noqa: B018
-                layer.bias  # noqa: B018
+            for module in self.network.modules():
+                for tensor in getattr(module, "parametrizations", ()):
+                    getattr(module, tensor)
             return self._compiled(*batch).float()
 
     def uncompiled(self, *batch: Tensor) -> Tensor:
@@ -66,6 +86,13 @@ class Forward:
         if not self._autocast["enabled"]:
             return contextlib.nullcontext()
         return cast_weights(self.network, self._autocast["dtype"])
+
+
+def _hooks(network: nn.Module) -> list[dict[int, Any]]:
+    """Where those stand that a forward pass calls."""
+    return [
+        place for module in network.modules() for place in (module._forward_pre_hooks, module._forward_hooks)
+    ]
 
 
 @contextlib.contextmanager
@@ -156,6 +183,9 @@ def scores_are_per_sample(discriminator: nn.Module, images: Tensor, *labels: Ten
 
 
 def _compiled(network: nn.Module) -> Any:
+    import torch._dynamo
+    import torch._functorch.config
+
     # Backward passes would else free what the probes differentiate a second time.
     torch._functorch.config.donated_buffer = False
     # With and without gradients, in a D or a G step: beyond this many variants it gives up in silence.

@@ -277,7 +277,7 @@ class Gan:
                 elif labels:
                     seen = functools.partial(_with_labels, seen, labels)
                 penalties = {"loss/penalty": self.penalty(seen, real, fake, inputs.penalty)}
-        real_scores, fake_scores = torch.cat(scores).chunk(2)
+        real_scores, fake_scores = (torch.cat(scores) if len(scores) > 1 else scores[0]).chunk(2)
         loss, terms = self.loss.discriminator(real_scores, fake_scores), {}
         if not isinstance(loss, Tensor):
             terms = dict(zip(("loss/d_real", "loss/d_fake"), loss, strict=True))
@@ -350,6 +350,11 @@ class Gan:
 
     def _augmented(self, images: Tensor, numbers: Tensor | None) -> Tensor:
         return images if self.augmentation is None else self.augmentation(images, numbers)
+
+    @property
+    def samples_at_once(self) -> int:
+        """How many images of a grid a pass makes: on a GPU all, for which it has the memory."""
+        return 100 if self.device.type == "cuda" else 10
 
     def sample(self, start: int, stop: int, purpose: str = "evaluation") -> Tensor:
         """The images with these numbers, uint8 `[stop - start, 3, H, W]`, always from the same latents.

@@ -120,7 +120,7 @@ def train(
                 raise
             store.log(gan.iteration, row | figures)
             if due.samples:
-                store.log_samples(gan.iteration, gan.sample)
+                store.log_samples(gan.iteration, gan.sample, gan.samples_at_once)
             signal = stop_requested()
             if due.checkpoint or signal:
                 store.save_checkpoint(gan.state_dict())

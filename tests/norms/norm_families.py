@@ -1,5 +1,6 @@
 """The norms that are more than a weight over a singular value, as a library call puts them on a network."""
 
+import functools
 from typing import Any
 
 from norm_networks import images, network
@@ -24,6 +25,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "fan": {"estimator": norms.SigmaOut, "scale_rule": "fan"},
     "fan, shared gamma": {"estimator": norms.SigmaBidirectional, "scale_rule": "fan", "gamma": "shared"},
     "least of four": {"estimator": norms.SigmaLeastOfFour},
+    "certified": {"estimator": functools.partial(norms.SigmaLeastOfFour, cheapest=True)},
     "gram": {"estimator": norms.SigmaGram},
     "stable rank": {"estimator": norms.SigmaStableRank},
 }

@@ -216,17 +216,12 @@ def test_unknown_modules_are_left_alone_with_a_word(caplog: pytest.LogCaptureFix
     words = torch.tensor([[0, 1, 2], [3, 4, 0]])
     with caplog.at_level(logging.WARNING, "gan_lab.norms"):
         found = norms.normalize(net, SigmaOut)
-    assert found == ["attention.out_proj", "linear"]  # the one's layer of attention is a linear layer
-    left = [record.getMessage() for record in caplog.records]
-    assert len(left) == 3
-    assert left[0].startswith(
-        "layer embedding (Embedding) is of no kind that a norm knows: weight left alone"
-    )
-    assert "layer attention (MultiheadAttention)" in left[1]
-    assert "in_proj_weight" in left[1]
-    assert "layer recurrent (GRU)" in left[2]
-    assert "weight_ih_l0, weight_hh_l0" in left[2]
-    assert torch.equal(net.embedding.weight, before["embedding.weight"])
+    attention = [f"attention.{part}" for part in ("in_proj_q", "in_proj_k", "in_proj_v", "out_proj")]
+    assert found == ["embedding", *attention, "linear"]
+    (left,) = [record.getMessage() for record in caplog.records]
+    assert "layer recurrent (GRU)" in left
+    assert "weight_ih_l0, weight_hh_l0" in left
+    assert torch.equal(net.recurrent.weight_ih_l0, before["recurrent.weight_ih_l0"])
     net(words).sum().backward()
     caplog.clear()
     normalized("out")

@@ -1,5 +1,6 @@
 """Upper bounds: never below the SVD's singular value, and closer with each Gram iteration."""
 
+import functools
 import itertools
 import math
 
@@ -16,7 +17,8 @@ from gan_lab.norms import SigmaGram, SigmaLeastOfFour
 from gan_lab.norms.certified import schatten_norm
 
 every_case = st.one_of(cases(transposed=False), cases(transposed=True))
-BOUNDS = [(SigmaLeastOfFour, range(8)), (SigmaGram, range(4))]
+CHEAPEST = functools.partial(SigmaLeastOfFour, cheapest=True)
+BOUNDS = [(SigmaLeastOfFour, range(8)), (CHEAPEST, range(4)), (SigmaGram, range(4))]
 
 
 @settings(max_examples=80)
@@ -78,6 +80,8 @@ def test_the_four_matrices_are_the_papers(stride: int) -> None:
         assert bound.item() == pytest.approx(expected, rel=1e-3)
         assert bound.item() >= expected
     assert sigma(layer.weight) == min(found.values())
+    (cheapest,) = SigmaLeastOfFour(layer, 14, cheapest=True).bounds(layer.weight).items()
+    assert cheapest == ((True, True), found[True, True])  # its Gram matrix is 4 × 4, the others are larger
     assert {reshaped(kernel, (True, True))} < {reshaped(kernel, axes) for axes in found}
 
 
@@ -116,8 +120,13 @@ def test_other_paddings_are_refused_by_a_sentence(kind: type[norms.SigmaEstimato
     net = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"))
     with pytest.raises(ValueError, match="layer 0 cannot be normalized: its bound holds for zero padding"):
         norms.normalize(net, kind)
-    with pytest.raises(ValueError, match="iterations=-1 is negative"):
+    with pytest.raises(ValueError, match="iterations=-1 is no whole number from 0"):
         kind(nn.Linear(2, 2), -1)
+
+
+def test_a_kernel_that_would_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"iterations=12 need a kernel of .* numbers: take fewer"):
+        SigmaGram(nn.Conv2d(64, 64, 3), 12)
 
 
 @pytest.mark.parametrize("kind", [SigmaLeastOfFour, SigmaGram])

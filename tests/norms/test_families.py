@@ -6,6 +6,7 @@ The formulas are computed a second time by numpy in float64, or by PyTorch's own
 import copy
 import math
 import pickle
+import re
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ from torch.func import functional_call
 from torch.nn.utils import parametrize
 
 from gan_lab import norms
+from gan_lab.build import build_networks
+from gan_lab.config import compose, load
+from gan_lab.errors import UserError
 from gan_lab.layers import fans
 
 every_family = pytest.mark.parametrize("name", FAMILIES)
@@ -346,3 +350,20 @@ def test_choices_that_make_no_sense_are_refused(options: dict[str, str], word: s
 def test_a_stable_rank_out_of_range_is_refused(c: float) -> None:
     with pytest.raises(ValueError, match="layer 0 cannot be normalized: the share c="):
         norms.normalize(network(), lambda layer: norms.SigmaStableRank(layer, c))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "word"),
+    [
+        (["norm=stable_rank", "norm.estimator.c=2"], "the share c=2 of the largest stable rank"),
+        (["norm=stable_rank", "norm.estimator.c=some"], "the share c=some of the largest stable rank"),
+        (["norm=gram", "norm.estimator.iterations=1.5"], "iterations=1.5 is no whole number from 0"),
+        (["norm=least_of_four", "norm.estimator.iterations=-1"], "iterations=-1 is no whole number from 0"),
+        (["norm=weight_norm", "norm.gamma=shared"], "norm.gamma_start=weight begins at each layer's own"),
+        (["norm=sn", "norm.mode=cut"], "norm.mode=cut is none of divide, clip"),
+        (["norm=sn", "norm.scale_rule=fans"], "norm.scale_rule=fans is none of constant, fan"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_one_sentence(overrides: list[str], word: str) -> None:
+    with pytest.raises(UserError, match=re.escape(word)):
+        build_networks(load(compose([*overrides, "arch.width=0.02"])), torch.device("cpu"))

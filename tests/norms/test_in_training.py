@@ -121,6 +121,7 @@ WEIGHT_NORMS = [
     "clipped_sn",
     "clipped_strict_sn",
     "spectral_condition",
+    "certified",
     "least_of_four",
     "gram",
     "stable_rank",

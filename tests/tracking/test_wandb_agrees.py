@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import training_of_wandb
+from PIL import Image
 from synthetic_runs import make_run
 from training_of_wandb import train
 from wandb_agreement import assert_agrees
@@ -23,6 +24,7 @@ from gan_lab.runs.directory import RunDirectory
 from gan_lab.tracking import jsonl
 from gan_lab.tracking import wandb as tracking
 from gan_lab.tracking.base import RunInfo
+from gan_lab.tracking.ledger import MARK
 
 LAST = 60
 SCRIPT = training_of_wandb.__file__
@@ -74,6 +76,30 @@ def test_what_was_uploaded_in_part(server: WandbServer, tmp_path: Path, arrived:
     train(folder, second, LAST)
     train(folder, "online", LAST)  # nothing is left to train
     assert_agrees(run, folder, exact=True)
+
+
+@pytest.mark.parametrize("again", ["resumed", "synced"])
+def test_pictures_that_did_not_arrive_with_their_rows(
+    server: WandbServer, tmp_path: Path, again: str
+) -> None:
+    """A row and the file that it names take different ways, and a kill may come between them."""
+    folder = make_run(tmp_path / "outputs", rows=8)
+    Image.new("RGB", (7, 5), "white").save(folder / "real.png")
+    assert sync([str(folder)]) == 0
+    run, ledger = only(server), folder / tracking.LEDGER
+    run.files.clear()
+    ledger.write_text(ledger.read_text().replace(MARK, ""))  # as a killed process leaves it
+    if again == "synced":
+        assert sync([str(folder)]) == 0
+    else:
+        name = "/".join(folder.parts[-4:])
+        tracking.WandbTracker(RunInfo(folder, "id", name, {}, 10**6), "online").finish("finished")
+    assert_agrees(run, folder, exact=True)
+    (real,) = [row["real"] for row in run.rows if "real" in row]
+    assert run.files[real["path"]] == (folder / "real.png").read_bytes()
+    run.files.clear()
+    assert sync([str(folder)]) == 0
+    assert not any(name.endswith(".png") for name in run.files)  # what has arrived is not sent again
 
 
 @pytest.mark.parametrize("second", ["online", "offline"])
@@ -180,6 +206,21 @@ def test_what_was_set_aside_is_tagged(server: WandbServer, tmp_path: Path) -> No
     assert_agrees(new, folder, exact=True)
 
 
+def test_a_run_that_starts_over_tags_the_one_before(server: WandbServer, tiny: list[str]) -> None:
+    options = [*tiny, "tracker=wandb", "tracker.mode=online", "train.iterations=5"]
+    assert run(compose(options)).exit_status == 0
+    old = only(server)
+    rows = [*old.rows]
+    assert run(compose([*options, "fresh=true"])).exit_status == 0
+    assert run(compose([*options, "train.iterations=10"])).exit_status == 0  # which says nothing more of it
+    (old, new) = server.runs.values()
+    assert old.facts["tags"].count("abandoned") == 1
+    assert old.facts["displayName"].endswith(".kept1")
+    assert (old.rows, old.exit_code, old.summary["state"]) == (rows, 0, "finished")
+    assert "abandoned" not in new.facts["tags"]
+    assert_agrees(new, load(compose(options)).run_directory)
+
+
 def test_divergence_is_an_alert_with_its_reason(server: WandbServer, tmp_path: Path) -> None:
     folder = make_run(
         tmp_path / "outputs", rows=4, state="diverged", reason="loss/d is inf; it began in conv1"
@@ -281,6 +322,7 @@ def test_groups_hold_what_differs_by_the_seed_only(tmp_path: Path) -> None:
         "arch.width=0.5",
         "norm.scale=3",
         "train.batch_size=7",
+        "train.iterations=7",
     )
     assert len({group(), *map(group, others)}) == 1 + len(others)
     assert group().startswith("digits-dcgan-bssn-")

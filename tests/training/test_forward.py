@@ -1,5 +1,9 @@
 """Half precision and compiled passes: what stays exact under them, and what a step asks of the device."""
 
+import copy
+import functools
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gan_lab import build, norms
 from gan_lab.archs.convolutions import Conv2d, ConvTranspose2d
 from gan_lab.config import compose, load
+from gan_lab.training.divergence import trace_layers
 from gan_lab.training.forward import Execution, Forward
 from gan_lab.training.gan import Gan, Measure
 
@@ -135,6 +140,66 @@ def test_a_penalty_is_differentiated_twice_beside_compiled_passes() -> None:
     gradient.square().sum().backward()
     weight = network[1].weight
     torch.testing.assert_close(weight.grad, 4 * weight.detach())  # ∇_w of 2‖w‖²
+
+
+@pytest.fixture
+def compiling(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Passes are captured as always, and what is captured runs as it is, without a compiler's minute."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own making
+@pytest.mark.usefixtures("compiling")
+@pytest.mark.parametrize("first", [Measure.NOTHING, Measure.AUDIT])
+def test_compiled_passes_can_be_audited_at_any_time(tiny: list[str], first: Measure) -> None:
+    """With the bounds of passes that are not, first or later; and audits leave training as it is."""
+    overrides = [*tiny, "norm=sn"]
+    audited, unaudited = (built([*overrides, "train.compile=true"]) for _ in range(2))
+    plain = built(overrides)
+    for measure in (first, Measure.PROBES, Measure.AUDIT, Measure.NOTHING):
+        inputs = plain.draw(plain.iteration + 1)
+        values, expected = audited.update(inputs, measure), plain.update(inputs, measure)
+        unaudited.update(inputs)
+        assert values.keys() == expected.keys()
+        assert any(name.startswith("grad_bound/") for name in values) == (measure == Measure.AUDIT)
+        torch.testing.assert_close(values, expected, rtol=1e-3, atol=1e-4)
+    for one, other in zip(
+        audited.discriminator.parameters(), unaudited.discriminator.parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own making
+@pytest.mark.usefixtures("compiling")
+def test_the_layer_where_a_compiled_pass_diverges_is_named(tiny: list[str]) -> None:
+    gan = built([*tiny, "norm=none", "train.compile=true"])
+    gan.update(gan.draw(1))
+    with torch.no_grad():
+        gan.discriminator.conv3.bias[0] = math.nan
+    with trace_layers({"generator": gan.generator, "discriminator": gan.discriminator}) as layer:
+        gan.update(gan.draw(2))
+    assert layer() == "discriminator.conv3"
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own making
+@pytest.mark.usefixtures("compiling")
+def test_a_hook_that_is_added_and_removed_is_called_once_a_pass_meanwhile() -> None:
+    network = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
+    forward, twin = Forward(network, CPU, Execution("fp32", compile=True)), copy.deepcopy(network)
+    seen: list[Tensor] = []
+    for number in range(6):
+        handle = network[1].register_forward_hook(lambda *seen_by: seen.append(seen_by[-1]))
+        batch = torch.randn(4, 3, generator=torch.Generator().manual_seed(number))
+        if number % 2:
+            handle.remove()
+        torch.testing.assert_close(forward(batch), twin(batch))
+        handle.remove()
+    assert len(seen) == 3
+    assert network[0].num_batches_tracked == 6
+    torch.testing.assert_close(dict(network.state_dict()), dict(twin.state_dict()))
 
 
 # --- the host never waits

@@ -508,7 +508,8 @@ def test_a_conditional_pair_trains(penalty: Any) -> None:
     before = weights(gan)
     iterate(gan, 3)
     moved = differing(before, weights(gan))
-    assert {".g.of_class.weight", ".d.of_class.weight"} <= set(moved)
+    trained = ".d.of_class.parametrizations.weight.original"  # an embedding is normalized, too
+    assert {".g.of_class.weight", trained} <= set(moved)
     assert gan.sample(0, 4).shape == (4, 3, SIZE, SIZE)
 
 
