@@ -19,7 +19,7 @@ LONG   := $(addprefix tests/norms/,test_bounds.py test_ddp.py test_families.py t
           $(addprefix tests/tracking/,test_outages.py test_wandb.py test_wandb_agrees.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test lint types benchmark
+.PHONY: help setup demo check test gpu lint types benchmark
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,11 @@ check: lint types  ## ruff, the type checker and the quick tests (under two minu
 
 test: lint types  ## ruff, the type checker and every test
 	$(BIN)/python -m pytest -n 2
+
+gpu:  ## what a GPU must show: waits, the CPU's numbers, determinism, precision; writes outputs/gpu.json
+	@mkdir -p outputs
+	PYTHONPATH=.:$$PYTHONPATH $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest -q -m gpu tests/gpu \
+	  --gpu-report outputs/gpu.json
 
 lint: setup  ## ruff: style and common mistakes
 	$(BIN)/ruff check .
