@@ -93,7 +93,7 @@ MEASUREMENTS = (
     Measurement(("effect/evaluation/reduced",), evaluation.effect, by_default=False),
     Measurement(
         (
-            "difference/lite/bf16",
+            *(f"difference/lite/{kind}" for kind in ("largest", "median")),
             *(f"{kind}/lite/{name}" for name in evaluation.SETS for kind in ("distance", "effect")),
         ),
         evaluation.effect_on_real_features,

@@ -37,8 +37,8 @@ def evaluation(rounds: int = 5) -> Iterator[Row]:
     its own, which nothing of this project has set up. `difference/evaluation/...` is the largest relative
     difference of an image's features (Euclidean norms).
     """
-    prepare_process()
     device, images = the_device(), pictures(BATCH, seed=0)
+    prepare_process(device)
     with (
         tempfile.TemporaryDirectory() as folder,
         torch_fidelity(Path(folder)) as (weights, features, original),
@@ -84,7 +84,7 @@ SETS = ("half", "blur", "noise", "modes")  # of real pictures, each against othe
 def effect_on_real_features(count: int = 256) -> Iterator[Row]:
     """What bfloat16 does to the features of a trained network, EfficientNet-Lite0, and to their distances.
 
-    `difference/lite/bf16` is the largest relative difference of a picture's features (Euclidean norms);
+    `difference/lite/<largest|median>` is the relative difference of a picture's features (Euclidean norms);
     `distance/lite/<set>` the Fréchet distance in float32 of `count` cuts out of scikit-learn's photographs to
     as many others: as they are, blurred, noisy, and of one of the two photographs only; `effect/lite/<set>`
     its relative change where both sets are judged in bfloat16.
@@ -101,8 +101,9 @@ def effect_on_real_features(count: int = 256) -> Iterator[Row]:
         distances.append({name: _distance(known, _all_features(extractor, x)) for name, x in sets.items()})
         features.append(known)
     exact, reduced = features
-    difference = ((reduced - exact).norm(dim=1) / exact.norm(dim=1)).max().item()
-    yield Row("difference/lite/bf16", difference, "relative")
+    difference = (reduced - exact).norm(dim=1) / exact.norm(dim=1)
+    yield Row("difference/lite/largest", difference.max().item(), "relative")
+    yield Row("difference/lite/median", difference.median().item(), "relative")
     for name in SETS:
         yield Row(f"distance/lite/{name}", distances[0][name], "")
         yield Row(f"effect/lite/{name}", distances[1][name] / distances[0][name] - 1, "relative")

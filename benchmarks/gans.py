@@ -23,7 +23,7 @@ def gan_for(overrides: Sequence[str], folder: Path, array: ImageArray | None = N
     config = load(compose([*overrides, "tracker=local"]))
     size = config.dataset.image_size
     device = pick_device(config.device)
-    prepare_process(config.train.tf32, config.train.compile)
+    prepare_process(device, config.train.tf32, config.train.compile)
     return build.build_gan(config, array or noise(folder / f"{size}.npy", size), device), config
 
 

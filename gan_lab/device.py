@@ -3,7 +3,10 @@
 import contextlib
 import ctypes
 import os
+import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +16,8 @@ from torch import Tensor
 from gan_lab.distributed import env
 from gan_lab.errors import UserError, first_line
 
-_CUDNN: Any = torch.backends.cudnn  # a module that replaces itself by an object
+_CUDNN: Any = torch.backends.cudnn  # a module that replaces itself by an object, as does the next
+_PRODUCTS: Any = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
 
 ALIGNMENT = 512  # bytes, of a GPU's own allocations
 
@@ -25,18 +29,22 @@ M_MMAP_THRESHOLD = -3
 def pick_device(name: str) -> torch.device:
     """The device called `name`; `auto` is a GPU where there is one. Raises UserError where it is not here.
 
-    Of several ranks, each takes the GPU of its number on its host.
+    Of several ranks, each takes the GPU of its number on its host. A GPU becomes the current one, which is
+    what `cuda` means to whoever gives no number (NCCL, streams and graphs); here it means the first.
     """
     if env.world_size() > 1:
         name = _of_this_rank(name)
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         reason = first_line(error)
         raise UserError(f"device={name} cannot be used here ({reason}): take device=auto") from error
-    return torch.device(name)
+    device = torch.device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)
+    return device
 
 
 def _of_this_rank(name: str) -> str:
@@ -52,11 +60,30 @@ def _of_this_rank(name: str) -> str:
             f"rank {rank} of this host has no GPU, of which there are {here}: start as many ranks on a host "
             "as it has GPUs, or take device=cpu"
         )
-    torch.cuda.set_device(rank)  # NCCL takes the current one
     return f"cuda:{rank}"
 
 
-def prepare_process(tf32: bool = True, compile: bool = False) -> None:
+def hardware(device: torch.device) -> dict[str, str]:
+    """What else decides the bits: `gpu` (its name), `driver`, `cuda` and `cudnn`; nothing of a CPU."""
+    if device.type != "cuda":
+        return {}
+    return {
+        "gpu": torch.cuda.get_device_name(device),
+        "driver": _driver(),
+        "cuda": torch.version.cuda or "",
+        "cudnn": str(torch.backends.cudnn.version() or ""),
+    }
+
+
+def _driver(said: Path = Path("/proc/driver/nvidia/version")) -> str:
+    """NVIDIA's, as the kernel module says it; empty where there is none."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"\b\d+\.\d+(\.\d+)?\b", said.read_text(encoding="utf-8")):
+            return found[0]
+    return ""
+
+
+def prepare_process(device: torch.device, tf32: bool = True, compile: bool = False) -> None:
     """The same seed shall give the same run, bit for bit, on one machine; and fast, where that allows it.
 
     `tf32` and `compile` are those of `train`.
@@ -67,9 +94,11 @@ def prepare_process(tf32: bool = True, compile: bool = False) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     allow_tf32(tf32)
+    torch.set_float32_matmul_precision("highest")  # whatever the environment or a library has set
     if compile:
         torch.compiler.reset()  # what earlier runs of a sweep left counts against its limits
-    keep_freed_memory()
+    if device.type == "cpu":  # a GPU's tensors come from PyTorch's own allocator
+        keep_freed_memory()
 
 
 Upload = Callable[[], list[Tensor | None]]
@@ -111,21 +140,30 @@ def allow_tf32(is_allowed: bool) -> None:
 
     Products of matrices keep all of float32's digits, as by default.
     """
-    _CUDNN.conv.fp32_precision = "tf32" if is_allowed else "ieee"
+    with warnings.catch_warnings(action="ignore"):  # it is deprecated, and yet compared with the new switches
+        _CUDNN.allow_tf32 = is_allowed
+    for setting in (_CUDNN.conv, _CUDNN.rnn):
+        setting.fp32_precision = "tf32" if is_allowed else "ieee"
 
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
     """Inside the block, or in a function so decorated: all of float32's digits, on every kind of GPU."""
-    settings = (_CUDNN.conv, torch.backends.cuda.matmul)
-    before = [setting.fp32_precision for setting in settings]
-    for setting in settings:
-        setting.fp32_precision = "ieee"
+    conv, matmul = _CUDNN.conv.fp32_precision, [product.fp32_precision for product in _PRODUCTS]
+    switch = torch.get_float32_matmul_precision()  # of all products, which PyTorch compares with the others
+    if conv != "ieee":
+        _CUDNN.conv.fp32_precision = "ieee"
+    if set(matmul) != {"ieee"}:
+        torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        for setting, precision in zip(settings, before, strict=True):
-            setting.fp32_precision = precision
+        if conv != "ieee":
+            _CUDNN.conv.fp32_precision = conv
+        if set(matmul) != {"ieee"}:
+            torch.set_float32_matmul_precision(switch)
+            for product, precision in zip(_PRODUCTS, matmul, strict=True):
+                product.fp32_precision = precision
 
 
 def keep_freed_memory() -> None:

@@ -20,7 +20,7 @@ from gan_lab.data.batches import sample_labels
 from gan_lab.data.folder import MAX_DAMAGED
 from gan_lab.data.raw import list_images
 from gan_lab.data.recipe import Recipe
-from gan_lab.device import pick_device
+from gan_lab.device import pick_device, prepare_process
 from gan_lab.errors import UserError
 from gan_lab.load import Trained, is_run, load, locate
 from gan_lab.metrics import METRICS, Evaluator
@@ -84,6 +84,9 @@ def judge(
         raise UserError("metrics=none judges nothing: take metrics=inception")
     device = pick_device(config.device)
     trained = None if files else load(source, device, allow)
+    prepare_process(
+        device, tf32=trained.config.train.tf32 if trained else True
+    )  # as the run itself is judged
     if record and (against or (trained and trained.config.dataset.name != config.dataset.name)):
         raise UserError(
             f"the figures in a run's record are against its own dataset, not {config.dataset.name}: leave "

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from gan_lab import build
 from gan_lab.config import Config, load
 from gan_lab.data import ImageArray
-from gan_lab.device import pick_device, prepare_process
+from gan_lab.device import hardware, pick_device, prepare_process
 from gan_lab.distributed import collectives, env
 from gan_lab.distributed.collectives import on_rank_zero, rank_zero_first
 from gan_lab.errors import UserError, one_line
@@ -103,6 +103,7 @@ def _run(config: Config, stop: StopRequest) -> Outcome:
         if state:
             _refuse_other_images(config, directory, state.get("images"), array.fingerprint)
             _resume(gan, state, directory)
+            _name_other_hardware(directory, gan.device)
         start, device = gan.iteration, _devices(gan.device)
         ended, at_once = FAILED, False
         try:
@@ -115,6 +116,7 @@ def _run(config: Config, stop: StopRequest) -> Outcome:
                     images=array.fingerprint,
                     seed=config.seed,
                     device=device,
+                    **hardware(gan.device),
                 )
                 log.info("training in %s on %s from iteration %d", directory.root, device, start)
                 ended = _train(config, gan, store, evaluators, stop)
@@ -161,7 +163,7 @@ def _refuse_other_images(config: Config, directory: RunDirectory, trained_on: An
 def _parts(config: Config) -> tuple[ImageArray, Gan, Sequence[Evaluator]]:
     """The images, and what trains and judges on them."""
     device = pick_device(config.device)
-    prepare_process(config.train.tf32, config.train.compile)
+    prepare_process(device, config.train.tf32, config.train.compile)
     array = build.load_images(config)
     evaluators = build.build_evaluators(config, array, device)
     return array, build.build_gan(config, array, device), list(evaluators.values())
@@ -179,6 +181,19 @@ def _resume(gan: Gan, state: dict[str, Any], directory: RunDirectory) -> None:
             f"the checkpoints in {directory.checkpoints} do not fit this config ({reason}): "
             "start over with fresh=true, which keeps them aside"
         ) from error
+
+
+@on_rank_zero
+def _name_other_hardware(directory: RunDirectory, device: torch.device) -> None:
+    """A run on several kinds of devices is one run to rounding, which nobody shall find out by comparing."""
+    before, now = directory.read_status(), hardware(device)
+    of_then = {key: before.get(key, "") for key in ("gpu", "driver", "cuda", "cudnn")}
+    of_now = {key: now.get(key, "") for key in of_then}
+    if before.get("device") and of_then != of_now:
+        then, here = (" ".join(filter(None, one.values())) or "a CPU" for one in (of_then, of_now))
+        log.warning(
+            "trained on %s so far, and now on %s: the same run to rounding, not to the bit", then, here
+        )
 
 
 def _devices(device: torch.device) -> str:

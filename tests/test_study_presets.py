@@ -16,7 +16,7 @@ from gan_lab.report.runs import flatten
 
 SWEEPS = {  # by preset: what may differ between its runs, the seed aside
     "scale": {"norm"},
-    "families": {"norm"},
+    "families": {"norm", "arch.discriminator_norm", "arch.discriminator.norm"},
     "initialization": {"norm", "init"},
     "exploding": {"norm", "loss", "optimizer.d_lr", "optimizer.discriminator.lr", "init.discriminator.std"},
     "rates": {

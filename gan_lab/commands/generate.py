@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from gan_lab.commands import a_path
-from gan_lab.device import pick_device
+from gan_lab.device import pick_device, prepare_process
 from gan_lab.errors import UserError
 from gan_lab.images import write_grid, write_images
 from gan_lab.load import load
@@ -38,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
             f"--out {given.out}: a grid is a PNG file: call it {given.out.with_suffix('.png')}, "
             "or give a folder"
         )
-    trained = load(given.source, pick_device(given.device), given.allow)
+    device = pick_device(given.device)
+    trained = load(given.source, device, given.allow)
+    prepare_process(device, trained.config.train.tf32)  # for the images that the run makes
 
     def images(start: int) -> Tensor:
         stop = min(start + BATCH, given.num)

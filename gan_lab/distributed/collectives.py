@@ -29,6 +29,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 TIMEOUT = timedelta(days=1)  # others wait while the first prepares a dataset; a rank that died is noticed
+# Of collectives between GPUs, which all enter within an iteration, and where a rank that died is not noticed.
+GPU_TIMEOUT = timedelta(minutes=20)
 
 _meetings = itertools.count()
 _store: Any = None  # of the group, for what must work when a rank is gone
@@ -56,6 +58,8 @@ def joined(device: str) -> Iterator[None]:
         on_gpus = device != "cpu" and torch.cuda.is_available()
         backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
         dist.init_process_group(backend, store=_store, rank=rank(), world_size=world_size(), timeout=TIMEOUT)
+        if on_gpus:
+            dist.group.WORLD._get_backend(torch.device("cuda"))._set_default_timeout(GPU_TIMEOUT)  # type: ignore[union-attr]
     except (ValueError, RuntimeError) as error:
         reason = first_line(error)
         raise UserError(

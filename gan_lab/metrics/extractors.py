@@ -99,6 +99,42 @@ def lite(precision: str = "exact") -> Extractor:
     return Extractor(network, identity, suffix, usual=10_000, distance="fd")
 
 
+def dinov2(root: str, size: str = "l", weights: str | None = None) -> Extractor:
+    """DINOv2, the judge of FD-DINOv2 (Stein et al. 2023).
+
+    Weights that are not given are found, or put, under `root`. Its distances are called `metric/fd_dinov2_`
+    and the first digits of the weights' SHA-256: no checksum of the published file is known here, and the
+    name says which one judged. Raises UserError where the weights cannot be had or are none.
+    """
+    from gan_lab.metrics import dinov2 as judge
+
+    if size not in judge.MODELS:
+        raise UserError(f"size={size} is none of {', '.join(judge.MODELS)}: take one of them")
+    if not isinstance(weights, str | None):
+        raise UserError(f"weights={weights} must be a string: quote it, or leave it null")
+    url = judge.published(size)
+    path = Path(weights).expanduser() if weights else Path(root).expanduser() / url.rpartition("/")[2]
+    if not weights and not path.exists():
+        _download(url, path, "DINOv2's weights")
+    content = _read(path)
+    _refuse_code(content, path)
+    network, digest = judge.load(content, size, path)
+    identity = {"name": f"dinov2-vit-{size}-14", "weights": digest}
+    return Extractor(network, identity, f"_dinov2_{digest[:8]}", usual=50_000, distance="fd")
+
+
+def _download(url: str, path: Path, what: str, sha256: str | None = None) -> None:
+    """Fetch a file, whole and with this checksum or not at all; raises UserError where it cannot be had."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), sha256, progress=sys.stderr.isatty())
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{what} are missing and cannot be downloaded ({error}): get {url} on "
+            f"a machine with a network and put it at {path}, or take metrics=none"
+        ) from error
+
+
 def _dtype(precision: str) -> torch.dtype:
     if precision not in DTYPES:
         raise UserError(f"precision={precision} is none of {', '.join(DTYPES)}: take one of them")
@@ -120,15 +156,7 @@ def inception_weights(root: Path) -> Path:
                 "it is downloaded anew"
             )
         return path
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        on_terminal = sys.stderr.isatty()
-        torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), INCEPTION_SHA256, progress=on_terminal)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"Inception's weights are missing and cannot be downloaded ({error}): get {URL_INCEPTION_V3} on "
-            f"a machine with a network and put it at {path}, or take metrics=none"
-        ) from error
+    _download(URL_INCEPTION_V3, path, "Inception's weights", INCEPTION_SHA256)
     return path
 
 
@@ -163,7 +191,7 @@ def _refuse_code(content: bytes, path: Path) -> None:
             f"{path} is damaged or holds more than tensors, and is not loaded: give a plain state_dict"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise UserError(f"{path} is no state_dict: give a file of Inception's weights")
+        raise UserError(f"{path} is no state_dict: give a file of weights")
 
 
 def _read(path: Path) -> bytes:

@@ -136,22 +136,29 @@ class Clock:
         self._images = images_per_iteration
         self._iteration = iteration
         self._start = time.perf_counter()
+        self._peak = 0
+        _forget_peak(device)  # an earlier run's of this process
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         begin = time.perf_counter()
         yield
+        _forget_peak(self._device)  # that of judging and sampling
         self._start += time.perf_counter() - begin
 
     def lap(self, iteration: int) -> dict[str, float]:
-        """Speed since the last lap (real images through the discriminator in a second), and peak memory."""
+        """Speed since the last lap (real images through the discriminator in a second), and peak memory.
+
+        On a GPU that is the most that iterations have taken; the process's own is of all that it ever did.
+        """
         now = time.perf_counter()
         seconds = (now - self._start) / (iteration - self._iteration)
         self._start, self._iteration = now, iteration
+        self._peak = max(self._peak, _peak_memory(self._device))
         return {
             "speed/step_ms": 1000 * seconds,
             "speed/images_per_s": self._images / seconds,
-            "memory/peak_mb": _peak_memory(self._device) / 2**20,
+            "memory/peak_mb": self._peak / 2**20,
         }
 
 
@@ -160,6 +167,12 @@ def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
+
+
+def _forget_peak(device: torch.device) -> None:
+    """Of a GPU; a process cannot forget its own."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def to_floats(values: Mapping[str, Tensor]) -> dict[str, float]:

@@ -116,6 +116,7 @@ class PretendedGpu:
             (torch, "autocast", Autocast),
             (torch.Tensor, "pin_memory", _pinned),
             (torch.accelerator, "current_stream", lambda device=None: stream),
+            (torch.backends.cudnn, "version", lambda: 90000),
             *((torch.cuda, name, value) for name, value in in_cuda.items()),
         ]
 

@@ -33,6 +33,9 @@ CHOICES = [
     ["norm=strict_sn", "optimizer=adam_ndis5", "train.ema=0.9"],
     ["norm=sn", "loss=wgan_gp"],
     ["norm=sn", "penalty=r1", "penalty.every=2", "augment=diffaugment"],
+    ["norm=layer_norm", "penalty=dragan"],
+    ["norm=sn", "loss=relativistic", "penalty=r1_r2"],
+    ["norm=sn", "penalty=orthogonal"],
     ["norm=ssn", "arch=resnet", "arch.width=0.01"],
     ["norm=bsn", "optimizer.tensorflow_epsilon=true", "train.bn_in_d_updates=false"],
 ]
