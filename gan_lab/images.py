@@ -15,12 +15,25 @@ from gan_lab.files import replacing
 
 def write_grid(path: Path, images: Tensor) -> Path:
     """Write uint8 images `[N, 3, H, W]` as one nearly square grid; returns the path."""
-    from torchvision.utils import make_grid  # heavy: not before there is something to see
-
-    grid = make_grid(images.cpu(), nrow=math.ceil(math.sqrt(len(images))), padding=2, pad_value=255)
+    grid = _grid(images.cpu())
     with replacing(path) as temporary:
         Image.fromarray(grid.permute(1, 2, 0).numpy()).save(temporary, format="PNG")
     return path
+
+
+def _grid(images: Tensor, margin: int = 2) -> Tensor:
+    """White between them; that of torchvision, whose import takes longer than a run's first step."""
+    if len(images) == 1:
+        return images[0]
+    count, channels, height, width = images.shape
+    columns = math.ceil(math.sqrt(count))
+    down, across = height + margin, width + margin
+    rows = math.ceil(count / columns)
+    grid = images.new_full((channels, rows * down + margin, columns * across + margin), 255)
+    for number, image in enumerate(images):
+        top, left = number // columns * down + margin, number % columns * across + margin
+        grid[:, top : top + height, left : left + width] = image
+    return grid
 
 
 def write_images(folder: Path, batches: Iterable[Tensor]) -> int:
