@@ -54,9 +54,8 @@ class GraphedUpdate:
     def _begin(self) -> None:
         self._loads = self._gan.loads
         self._warm_up = WARM_UP
-        self._graphs: dict[
-            Any, _Graph
-        ] = {}  # an iteration that pays a penalty is another than one that does not
+        # By kind: an iteration that pays a penalty is another than one that does not.
+        self._graphs: dict[Any, _Graph] = {}
 
     def __call__(self, inputs: IterationInputs, measure: Measure = Measure.NOTHING) -> Values:
         if self._loads != self._gan.loads:
