@@ -30,6 +30,7 @@ LOOK_TIMEOUT = 5  # seconds for the server's first sign of life
 CONNECTION_TIMEOUT = 30  # seconds to start a run there before it is kept offline
 UPLOAD_TIMEOUT = 120  # seconds for what is not uploaded yet, at a run's end; in a sweep, for all its waits
 LEAST_WAIT = 10  # seconds, at a run's end, where a sweep has used up its own and the server answers
+QUIET = 5  # seconds of such a wait of which nothing is said
 LEDGER = "wandb-sent.txt"
 AXES = ("dataset", "arch", "norm", "loss", "optimizer")
 LATER = "scripts/sync_wandb.py uploads what is missing"
@@ -342,11 +343,16 @@ class WandbTracker:
         if self._online:
             problem = _silence(self._server, min(LOOK_TIMEOUT, max(left, 1)))
         seconds = left if problem else max(left, LEAST_WAIT)
+        said = f"waiting up to {seconds:.0f} s, Ctrl-C stops that"
         if problem and seconds:
-            said = f"W&B {problem}: waiting up to {seconds:.0f} s, Ctrl-C stops that"
-            print(said, file=sys.stderr, flush=True)
+            print(f"W&B {problem}: {said}", file=sys.stderr, flush=True)
+
+        def speak() -> None:
+            if not problem:
+                print(f"W&B has not taken all yet: {said}", file=sys.stderr, flush=True)
+
         try:
-            _within(begin + seconds - time.monotonic(), lambda: self._upload(exit_code))
+            _within(begin + seconds - time.monotonic(), lambda: self._upload(exit_code), speak)
         except TimeoutError as error:
             _wait_no_more()
             waited = time.monotonic() - begin
@@ -390,8 +396,14 @@ def _tag_abandoned(run: Any) -> None:
     run.tags = tuple(dict.fromkeys([*(run.tags or ()), "abandoned"]))
 
 
-def _within(seconds: float, work: Callable[[], None]) -> None:
-    """Do `work` in a thread; raises what it raises, and TimeoutError where it takes longer."""
+def _within(
+    seconds: float, work: Callable[[], None], after_a_while: Callable[[], None] = lambda: None
+) -> None:
+    """Do `work` in a thread; raises what it raises, and TimeoutError where it takes longer.
+
+    `after_a_while` is called once where it takes QUIET seconds.
+    """
+    end = time.monotonic() + seconds
     raised: list[BaseException] = []
 
     def catching() -> None:
@@ -402,9 +414,12 @@ def _within(seconds: float, work: Callable[[], None]) -> None:
 
     thread = threading.Thread(target=catching, name="wandb-uploads", daemon=True)
     thread.start()
-    thread.join(max(0.0, seconds))
+    thread.join(max(0.0, min(seconds, QUIET)))
+    if thread.is_alive() and seconds > QUIET:
+        after_a_while()
+        thread.join(max(0.0, end - time.monotonic()))
     if thread.is_alive():
-        raise TimeoutError(f"not done in {seconds:g} s")
+        raise TimeoutError(f"not done in {seconds:.0f} s")
     if raised:
         raise raised[0]
 

@@ -9,8 +9,8 @@ training, `exit` the time from the end of the last iteration to the end of the p
 import argparse
 import json
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -136,7 +136,7 @@ def measure(name: str, data: Path) -> str:
             raise SystemExit(f"{name}: status {done.returncode}\n{done.stdout}{done.stderr}")
         times = json.loads((folder / "times.json").read_text())
     said = [line.removeprefix("WARNING: ") for line in done.stderr.splitlines() if "W&B" in line]
-    words = " ".join(said).replace(socket.gethostname(), "").replace("|", "/") or "–"
+    words = re.sub(r"\bfor run \S+:", "for the run:", "; ".join(said)).replace("|", "/") or "–"
     row = max(times.get("log", 0.0), times.get("log_samples", 0.0))
     return f"| {name} | {times['__init__']:.1f} s | {row:.2f} s | {ended - times['last']:.1f} s | {words} |"
 

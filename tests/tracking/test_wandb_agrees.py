@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import training_of_wandb
@@ -267,6 +269,24 @@ def test_a_server_that_failed_once_is_asked_no_more(
         train(tmp_path / name, "online", 10)
     assert caplog.text.count("this run is kept offline") == 2
     assert list(tracking._unusable) == [server.url]
+
+
+def test_a_wait_for_uploads_is_not_silent(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server answers whoever looks, and takes no uploads until something is said."""
+    said = threading.Event()
+    speak = tracking._within
+
+    def within(seconds: float, work: Any, after_a_while: Any = lambda: None) -> None:
+        speak(seconds, work, lambda: (after_a_while(), said.set()))
+
+    monkeypatch.setattr(tracking, "_within", within)
+    monkeypatch.setattr(tracking, "QUIET", 0)
+    server.fault = lambda kind, body: None if kind != "stream" or said.is_set() else 500
+    train(tmp_path / "run", "online", LAST)
+    assert "W&B has not taken all yet: waiting up to" in capsys.readouterr().err
+    assert_agrees(only(server), tmp_path / "run", exact=True)
 
 
 def test_ctrl_c_in_the_last_wait_leaves_a_finished_run_finished(
