@@ -391,7 +391,13 @@ def _checked(model: type[C], plain: Mapping[str, Any]) -> C:
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """A composed config as plain values; raises UserError where one is missing or points nowhere."""
     try:
-        missing = next(_missing(OmegaConf.to_container(cfg)), None)
+        raw = OmegaConf.to_container(cfg)
+        assert isinstance(raw, dict)
+        for axis in Config.model_fields.keys() & raw.keys():
+            # Before another axis asks for one of its keys.
+            if raw[axis] is None and _is_axis(Config.model_fields[axis].annotation):
+                raise UserError(_no_choice(axis))
+        missing = next(_missing(raw), None)
         if missing:
             raise UserError(f"{missing} has no value: give it one, as in {missing}=...")
         plain = OmegaConf.to_container(cfg, resolve=True)
@@ -454,6 +460,15 @@ def _one_spelling(node: Any) -> Any:
 _NOTHING = {"penalty": "none", "augment": "none", "metrics": "none", "norm": "none", "tracker": "local"}
 
 
+def _no_choice(axis: str) -> str:
+    example = f"{axis}={_NOTHING.get(axis, '...')}"
+    return f"{axis} has no choice: take one of those in configs/{axis}, as in {example}"
+
+
+def _is_axis(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, _Axis)
+
+
 def _sentence(error: ValidationError) -> str:
     """The first thing that is wrong, as a person needs it: the key, its value, and how to mend it."""
     first = error.errors()[0]
@@ -463,8 +478,7 @@ def _sentence(error: ValidationError) -> str:
     given = f"{key}={value if not isinstance(value, bool) else str(value).lower()}"
     field = _field(key)
     if key == axis and (kind == "missing" or (kind in ("model_type", "dict_type") and value is None)):
-        example = f"{axis}={_NOTHING.get(axis, '...')}"
-        return f"{axis} has no choice: take one of those in configs/{axis}, as in {example}"
+        return _no_choice(axis)
     if kind == "missing":
         return f"{key} has no value: give it one, as in {key}=..."
     if kind == "extra_forbidden":

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 from gan_lab.build import build_networks
 from gan_lab.config import compose, load
-from gan_lab.data import Batch, Batches
 from gan_lab.run import Outcome, run
 from gan_lab.runs.lock import RunLock
 from gan_lab.tracking.base import RunInfo
+from gan_lab.training.gan import Gan, IterationInputs
 from gan_lab.training.samples import generate
 
 Recorded = Callable[[Path], list[dict[str, float]]]
@@ -222,15 +222,15 @@ def test_a_failed_run_resumes_where_it_was(
     tiny: list[str], tmp_path: Path, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [*tiny, "train.iterations=10", "train.checkpoint_every=3"]
-    draw = Batches.draw
+    draw = Gan.draw
 
-    def fail(self: Batches, iteration: int) -> list[Batch]:
+    def fail(self: Gan, iteration: int) -> IterationInputs:
         if iteration == 8:
             raise RuntimeError("the cat sat on the cable")
         return draw(self, iteration)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Batches, "draw", fail)
+        patch.setattr(Gan, "draw", fail)
         outcome, directory = go(overrides)
     assert outcome.exit_status == 1
     assert status(directory)["state"] == "failed"
@@ -244,7 +244,7 @@ def test_a_failed_run_resumes_where_it_was(
 def test_trackers_are_finished_however_a_run_ends(tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A W&B run that is left open would take in the next run of a sweep."""
     states: list[str] = []
-    draw = Batches.draw
+    draw = Gan.draw
 
     class Noting:
         def __init__(self, run: RunInfo, **_: Any) -> None: ...
@@ -256,13 +256,13 @@ def test_trackers_are_finished_however_a_run_ends(tiny: list[str], monkeypatch: 
         def finish(self, state: str) -> None:
             states.append(state)
 
-    def fail(self: Batches, iteration: int) -> list[Batch]:
+    def fail(self: Gan, iteration: int) -> IterationInputs:
         if iteration == 3:
             raise RuntimeError("the cat sat on the cable")
         return draw(self, iteration)
 
     monkeypatch.setattr("gan_lab.tracking.tensorboard.TensorBoardTracker", Noting)
-    monkeypatch.setattr(Batches, "draw", fail)
+    monkeypatch.setattr(Gan, "draw", fail)
     go([*tiny, "tracker=tensorboard", "train.iterations=5"])
     go([*tiny, "tracker=tensorboard", "train.iterations=2", "seed=1"])
     assert states == ["failed", "finished"]

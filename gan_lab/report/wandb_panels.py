@@ -12,7 +12,8 @@ from gan_lab.tracking.base import display_name
 def require() -> None:
     """Raise UserError without the wandb-workspaces package."""
     try:
-        import wandb_workspaces  # noqa: F401
+        import wandb_workspaces.reports.v2
+        import wandb_workspaces.workspaces  # noqa: F401
     except ImportError as error:
         raise UserError(
             "W&B reports and workspaces need wandb-workspaces: pip install -e '.[wandb-report]' in gan-lab's "

@@ -25,7 +25,7 @@ class Generator(nn.Sequential):
 
 
 class Discriminator(nn.Sequential):
-    def __init__(self, image_size: int, width: float) -> None:
+    def __init__(self, image_size: int, width: float, norm: str) -> None:
         super().__init__(nn.AvgPool2d(image_size), nn.Flatten(), nn.Linear(3, 1), nn.Flatten(0))
 
 

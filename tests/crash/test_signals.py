@@ -93,7 +93,7 @@ MOMENTS: dict[str, tuple[Any, str, int, int]] = {
     "the beginning of an evaluation": (Evaluator, "evaluate", 1, 8),
     "the second batch of an evaluation": (Extractor, "__call__", 2, 8),
     "the last evaluation": (Evaluator, "evaluate", 2, 12),
-    "a sample grid": (PIL.Image.Image, "save", 2, 10),
+    "a sample grid": (PIL.Image.Image, "save", 3, 10),
     "the writing of a checkpoint": (torch, "save", 2, 7),
     "a line of the record": (JsonLines, "log", 3, 5),
 }

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 from gan_lab.data import array, celeba, workers
+from gan_lab.data import folder as folder_of_images
 from gan_lab.data.progress import Progress
 from gan_lab.errors import UserError
 
@@ -33,7 +34,7 @@ Listing = Callable[[Path], dict[str, str]]
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(celeba, "IMAGES_PER_CHUNK", PER_CHUNK)
+    monkeypatch.setattr(folder_of_images, "IMAGES_PER_CHUNK", PER_CHUNK)
 
 
 @pytest.fixture(scope="module")

@@ -182,7 +182,7 @@ def test_metrics_that_make_no_sense_are_refused(overrides: list[str], message: s
     [
         (
             ["dataset=cifar10", "metrics=inception", "metrics.inception.extractor.precision=fp16"],
-            "precision=fp16 is none of exact, bf16",
+            "precision=fp16 is none of exact, tf32, bf16",
         ),
         (["+metrics.digits.extractor.precision=bf16"], "metrics.digits .*precision"),
         (["+metrics.digits.extractor.weights=/some/file"], "metrics.digits .*weights"),

@@ -278,7 +278,7 @@ def test_what_an_agent_of_the_wandb_sweep_calls_composes() -> None:
         composed = resolved(compose(called))
         assert composed["norm"]["name"] == chosen["norm"]["value"]
         assert composed["seed"] == chosen["seed"]["value"]
-    assert set(parameters["norm"]["values"]) == {path.stem for path in (CONFIGS / "norm").glob("*.yaml")}
+    assert set(parameters["norm"]["values"]) <= {path.stem for path in (CONFIGS / "norm").glob("*.yaml")}
 
 
 def test_optuna_searches_the_scale_and_the_same_line_resumes(data: Path, tmp_path: Path) -> None:

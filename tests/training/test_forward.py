@@ -33,11 +33,14 @@ def built(overrides: list[str]) -> Gan:
 def test_convolutions_are_in_half_precision_and_all_that_is_kept_is_not(tiny: list[str]) -> None:
     gan = built([*tiny, "train.precision=bf16", "norm=bssn", "norm.gamma=per_layer"])
     types: dict[str, set[torch.dtype]] = {"layers": set(), "sigmas": set()}
+
+    def note(watched: nn.Module, layer: nn.Module, _: object, output: torch.Tensor) -> None:
+        if layer is watched and layer.training:  # an audit's own passes are of a copy, or in eval mode
+            types["layers"].add(output.dtype)
+
     for module in [*gan.generator.modules(), *gan.discriminator.modules()]:
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            module.register_forward_hook(  # an audit's own passes are in eval mode
-                lambda layer, inputs, output: types["layers"].add(output.dtype) if layer.training else None
-            )
+            module.register_forward_hook(functools.partial(note, module))
         if hasattr(module, "power_iterate"):
             module.register_forward_hook(lambda _, inputs, output: types["sigmas"].add(output.dtype))
     values = gan.update(gan.draw(1), Measure.AUDIT)

@@ -17,11 +17,12 @@ from toys import IMAGES, LABELS, LATENTS, SIZE
 from gan_lab import build
 from gan_lab.build import build_networks
 from gan_lab.config import compose, load, resolved
-from gan_lab.data import Batch, Batches, write_array
+from gan_lab.data import write_array
 from gan_lab.images import write_grid
 from gan_lab.penalties import GradientPenalty
 from gan_lab.rng import stream
 from gan_lab.run import run
+from gan_lab.training.gan import Gan, IterationInputs
 from gan_lab.training.samples import generate
 
 
@@ -236,15 +237,15 @@ def assert_resuming_is_exact(
     undisturbed = train(overrides)
     stopped = [*overrides, f"paths.outputs={folder}/stopped"]
 
-    draw = Batches.draw
+    draw = Gan.draw
 
-    def draw_and_stop(self: Batches, iteration: int) -> list[Batch]:
+    def draw_and_stop(self: Gan, iteration: int) -> IterationInputs:
         if iteration in (2, 5):
             os.kill(os.getpid(), signal.SIGUSR1)
         return draw(self, iteration)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Batches, "draw", draw_and_stop)
+        patch.setattr(Gan, "draw", draw_and_stop)
         assert [run(compose(stopped)).exit_status for _ in range(2)] == [4, 4]
     resumed = train(stopped)
 
