@@ -19,6 +19,7 @@ from gan_lab.build import build_networks
 from gan_lab.config import compose, load, resolved
 from gan_lab.data import write_array
 from gan_lab.images import write_grid
+from gan_lab.norms.apply import trained_weight
 from gan_lab.penalties import GradientPenalty
 from gan_lab.rng import stream
 from gan_lab.run import run
@@ -301,4 +302,9 @@ def test_a_run_with_labels_a_loss_of_both_scores_and_an_augmentation(
     begin = build_networks(load(compose([*base, *chosen])), torch.device("cpu"))
     state = last_checkpoint(directory)
     for network, name in zip(begin, ("generator", "discriminator"), strict=True):
-        assert not torch.equal(network.of_class.weight, state[name]["of_class.weight"])
+        (trained,) = (
+            value
+            for key, value in state[name].items()
+            if key in ("of_class.weight", "of_class.parametrizations.weight.original")
+        )
+        assert not torch.equal(trained_weight(network.of_class), trained)
