@@ -68,6 +68,7 @@ def joined(device: str) -> Iterator[None]:
         ) from error
     yield
     dist.destroy_process_group()  # not after an error: it would wait for the others
+    _store = None  # closed here, and not while the interpreter ends
 
 
 @contextlib.contextmanager
