@@ -1,12 +1,29 @@
-"""A tracker that signals its own process: a run is stopped at a line of its record, and by no clock."""
+"""What signals its own process: a run is stopped at a line of its record or at a draw, and by no clock."""
 
+import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from gan_lab.tracking.base import RunInfo
+from gan_lab.training.gan import Gan, IterationInputs
+
+
+@contextlib.contextmanager
+def stopped_at(*iterations: int) -> Iterator[None]:
+    """Inside the block a run gets SIGUSR1 when it draws one of these iterations."""
+    draw = Gan.draw
+
+    def draw_and_stop(gan: Gan, iteration: int) -> IterationInputs:
+        if iteration in iterations:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return draw(gan, iteration)
+
+    with mock.patch.object(Gan, "draw", draw_and_stop):
+        yield
 
 
 class Signalling:

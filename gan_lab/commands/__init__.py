@@ -4,6 +4,13 @@ import argparse
 from pathlib import Path
 
 
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """The option that chooses among runs; `gan_lab.report.runs.where` reads its values."""
+    parser.add_argument(
+        "--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these runs"
+    )
+
+
 def a_path(text: str) -> Path:
     """A path of the command line, with its `~`, which shells leave in `--out=~/grid.png` and in quotes."""
     try:

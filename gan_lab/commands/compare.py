@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gan_lab.commands import a_path
+from gan_lab.commands import a_path, add_where
 from gan_lab.report.archive import opened
 from gan_lab.report.comparison import compare, read_scores
 from gan_lab.report.page import render, write
@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Runs side by side, from their directories only.")
     add = parser.add_argument
     add("outputs", type=a_path, help="the folder that holds the runs, or their packed records")
-    add("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these runs")
+    add_where(parser)
     add(
         "--by",
         metavar="KEY[,KEY]",

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from gan_lab.commands import a_path
+from gan_lab.commands import a_path, add_where
 from gan_lab.report.archive import opened, pack
 from gan_lab.report.runs import find, where
 
@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("outputs", type=a_path, help="the folder that holds the runs")
-    add("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these runs")
+    add_where(parser)
     add("--out", type=a_path, required=True, metavar="FILE.tar.xz", help="the file to write")
     given = parser.parse_args(arguments)
     with opened(given.outputs) as folder:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from gan_lab.commands import a_path
+from gan_lab.commands import a_path, add_where
 from gan_lab.report.archive import opened
 from gan_lab.report.chapter import write as write_chapter
 from gan_lab.report.page import render, write
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("outputs", type=a_path, help="the folder that holds the runs, or their packed records")
-    add("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these runs")
+    add_where(parser)
     add(
         "--out",
         type=a_path,

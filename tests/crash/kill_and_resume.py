@@ -313,6 +313,22 @@ def undisturbed(common: list[str], folder: Path, log: Path) -> tuple[RunDirector
     return first, int(calls.read_text())
 
 
+@contextlib.contextmanager
+def working_folder(chosen: Path | None) -> Iterator[Path]:
+    """The folder that was chosen, or a temporary one; W&B sees no account and no settings elsewhere."""
+    for variable in [name for name in os.environ if name.startswith("WANDB_")]:
+        del os.environ[variable]
+    folder = chosen or Path(tempfile.mkdtemp())
+    for kind in ("config", "cache", "data"):
+        os.environ[f"WANDB_{kind.upper()}_DIR"] = str(folder / "wandb" / kind)
+    os.environ["NETRC"] = str(folder / "netrc")
+    try:
+        yield folder.resolve()
+    finally:
+        if not chosen:  # a TemporaryDirectory would go with the first child that exits
+            shutil.rmtree(folder)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description="Kill runs at random moments, resume them, compare the bits."
@@ -321,16 +337,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     given = parser.parse_args()
-    for variable in [name for name in os.environ if name.startswith("WANDB_")]:
-        del os.environ[variable]
-    with contextlib.ExitStack() as stack:
-        folder = given.folder or Path(tempfile.mkdtemp())
-        if not given.folder:  # a TemporaryDirectory would go with the first child that exits
-            stack.callback(shutil.rmtree, folder)
-        for kind in ("config", "cache", "data"):
-            os.environ[f"WANDB_{kind.upper()}_DIR"] = str(folder / "wandb" / kind)
+    with working_folder(given.folder) as folder:
         try:
-            report = torment(folder.resolve(), given.kills, given.seed)
+            report = torment(folder, given.kills, given.seed)
         except AssertionError as error:
             print(f"not bit-identical: {error}")
             return 1

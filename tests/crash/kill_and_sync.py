@@ -10,20 +10,17 @@ a process dies some calls after the drawn call of a function.
 
 import argparse
 import collections
-import contextlib
 import functools
 import os
 import random
-import shutil
 import signal
 import sys
-import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from kill_and_resume import DEMO, Plan, at_call, directory_of, in_child, train
+from kill_and_resume import DEMO, Plan, at_call, directory_of, in_child, train, working_folder
 from wandb_agreement import assert_agrees
 from wandb_server import KEY, WandbServer, serving
 
@@ -116,17 +113,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     given = parser.parse_args()
-    for variable in [name for name in os.environ if name.startswith("WANDB_")]:
-        del os.environ[variable]
-    with contextlib.ExitStack() as stack:
-        folder = given.folder or Path(tempfile.mkdtemp())
-        if not given.folder:  # a TemporaryDirectory would go with the first child that exits
-            stack.callback(shutil.rmtree, folder)
-        for kind in ("config", "cache", "data"):
-            os.environ[f"WANDB_{kind.upper()}_DIR"] = str(folder / "wandb" / kind)
-        os.environ["NETRC"] = str(folder / "netrc")
+    with working_folder(given.folder) as folder:
         try:
-            killed, runs, checks = torment(folder.resolve(), given.kills, given.seed)
+            killed, runs, checks = torment(folder, given.kills, given.seed)
         except AssertionError as error:
             print(f"W&B disagrees with the record: {error}")
             return 1

@@ -35,6 +35,25 @@ def network(seed: int = 0) -> nn.Sequential:
 LAYERS = ["0", "2", "4", "7"]
 
 
+class Alone(nn.Module):
+    """The network, each weight evaluated by its own norm."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class Together(Alone):
+    """The network, all weights cached_weights at once."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with norms.cached_weights(self.net):
+            return self.net(x)
+
+
 def images(count: int = 3) -> Tensor:
     torch.manual_seed(count)
     return torch.randn(count, 3, SIZE, SIZE)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from norm_families import FAMILIES, family
-from norm_networks import LAYERS, images, network
+from norm_networks import LAYERS, Alone, Together, images, network
 from norm_oracles import Array, Case, cases, full_kernel, norm_out
 from torch import Tensor, nn
 from torch.autograd import gradcheck
@@ -214,21 +214,6 @@ def test_a_weight_that_is_small_enough_is_not_touched_by_clipping() -> None:
     for layer in LAYERS:
         weight = plain.get_submodule(layer).weight
         torch.testing.assert_close(norms.trained_weight(net.get_submodule(layer)).grad, weight.grad)
-
-
-class Alone(nn.Module):
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
-
-
-class Together(Alone):
-    def forward(self, x: Tensor) -> Tensor:
-        with norms.cached_weights(self.net):
-            return self.net(x)
 
 
 @every_family

@@ -5,7 +5,18 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from norm_networks import ESTIMATORS, GAMMAS, LAYERS, images, moved, network, normalized, vectors
+from norm_networks import (
+    ESTIMATORS,
+    GAMMAS,
+    LAYERS,
+    Alone,
+    Together,
+    images,
+    moved,
+    network,
+    normalized,
+    vectors,
+)
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.func import functional_call
@@ -25,25 +36,6 @@ def test_the_effective_weight_is_the_scaled_weight_over_sigma(estimator: str, ga
     for name in LAYERS:
         weight, effective = plain.get_submodule(name).weight, net.eval().get_submodule(name).weight
         torch.testing.assert_close(effective, 1.3 * weight / found[f"sigma/{name}"])
-
-
-class Alone(nn.Module):
-    """The network, each weight evaluated by its own norm."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
-
-
-class Together(Alone):
-    """The network, all weights cached_weights at once."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        with norms.cached_weights(self.net):
-            return self.net(x)
 
 
 @every_norm

@@ -1,14 +1,13 @@
 """Plain power iteration against its formula in NumPy: what is computed, stored and differentiated."""
 
 import copy
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from signalling import stopped_at
 from torch import Tensor, nn
 
 from gan_lab import norms
@@ -17,7 +16,6 @@ from gan_lab.config import compose, load
 from gan_lab.norms.audit import audit
 from gan_lab.norms.plain import KIN
 from gan_lab.run import run
-from gan_lab.training.gan import Gan
 
 SIZE = 6
 
@@ -237,15 +235,7 @@ def test_a_run_with_it_resumes_bit_for_bit(
     chosen = [*base, *choice.split(), "probes.every=1", "norm.target=both"]
     assert run(compose(chosen)).exit_status == 0
     stopped = [*chosen, f"paths.outputs={tmp_path}/stopped"]
-    draw = Gan.draw
-
-    def draw_and_stop(gan: Gan, iteration: int) -> object:
-        if iteration == 3:
-            os.kill(os.getpid(), signal.SIGUSR1)
-        return draw(gan, iteration)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Gan, "draw", draw_and_stop)
+    with stopped_at(3):
         assert run(compose(stopped)).exit_status == 4
     assert run(compose(stopped)).exit_status == 0
     whole, resumed = (load(compose(one)).run_directory for one in (chosen, stopped))

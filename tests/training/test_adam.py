@@ -2,20 +2,18 @@
 
 import copy
 import math
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from signalling import stopped_at
 from torch import Tensor, nn
 
 from gan_lab.build import build_gan, load_images
 from gan_lab.config import compose, load
 from gan_lab.run import run
 from gan_lab.training.adam import TensorFlowAdam
-from gan_lab.training.gan import Gan
 
 BETAS = [(0.5, 0.999), (0.0, 0.9), (0.9, 0.999)]
 
@@ -115,15 +113,7 @@ def test_a_run_with_it_resumes_bit_for_bit(base: list[str], tmp_path: Path) -> N
     chosen = [*base, "optimizer.tensorflow_epsilon=true", "optimizer.decay=linear", "train.iterations=4"]
     assert run(compose(chosen)).exit_status == 0
     stopped = [*chosen, f"paths.outputs={tmp_path}/stopped", "train.checkpoint_every=1"]
-    draw = Gan.draw
-
-    def draw_and_stop(gan: Gan, iteration: int) -> object:
-        if iteration == 3:
-            os.kill(os.getpid(), signal.SIGUSR1)
-        return draw(gan, iteration)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Gan, "draw", draw_and_stop)
+    with stopped_at(3):
         assert run(compose(stopped)).exit_status == 4
     assert run(compose(stopped)).exit_status == 0
     whole, resumed = (

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from signalling import stopped_at
 from toys import IMAGES, LABELS, LATENTS, SIZE
 
 from gan_lab import build
@@ -23,7 +22,6 @@ from gan_lab.norms.apply import trained_weight
 from gan_lab.penalties import GradientPenalty
 from gan_lab.rng import stream
 from gan_lab.run import run
-from gan_lab.training.gan import Gan, IterationInputs
 from gan_lab.training.samples import generate
 
 
@@ -231,22 +229,12 @@ def test_averaging_does_not_change_the_training(base: list[str]) -> None:
 # --- all of it, stopped and resumed
 
 
-def assert_resuming_is_exact(
-    overrides: list[str], folder: Path, recorded: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def assert_resuming_is_exact(overrides: list[str], folder: Path, recorded: Callable[..., Any]) -> Path:
     """Of a run of six iterations that is stopped twice; returns its directory."""
     undisturbed = train(overrides)
     stopped = [*overrides, f"paths.outputs={folder}/stopped"]
 
-    draw = Gan.draw
-
-    def draw_and_stop(self: Gan, iteration: int) -> IterationInputs:
-        if iteration in (2, 5):
-            os.kill(os.getpid(), signal.SIGUSR1)
-        return draw(self, iteration)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Gan, "draw", draw_and_stop)
+    with stopped_at(2, 5):
         assert [run(compose(stopped)).exit_status for _ in range(2)] == [4, 4]
     resumed = train(stopped)
 
@@ -275,7 +263,7 @@ def test_resuming_is_exact_with_everything_on(
         "train.iterations=6",
         f"train.precision={precision}",
     ]
-    assert_resuming_is_exact([*base, *chosen], tmp_path, recorded, monkeypatch)
+    assert_resuming_is_exact([*base, *chosen], tmp_path, recorded)
 
 
 def test_a_run_with_labels_a_loss_of_both_scores_and_an_augmentation(
@@ -295,7 +283,7 @@ def test_a_run_with_labels_a_loss_of_both_scores_and_an_augmentation(
         *("norm=sn", "penalty=r1", "train.ema=0.9", "train.g_batch_size=5", "optimizer.n_dis=2"),
         *("train.iterations=6", "probes.every=2", "probes.audit_every=3"),
     ]
-    directory = assert_resuming_is_exact([*base, *chosen], tmp_path, recorded, monkeypatch)
+    directory = assert_resuming_is_exact([*base, *chosen], tmp_path, recorded)
     last = rows(directory)[-1]
     assert {"loss/penalty", "slope/real_mean", "sigma/linear", "sigma_exact/linear"} <= last.keys()
     assert "loss/d_real" not in last
