@@ -393,9 +393,9 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     try:
         raw = OmegaConf.to_container(cfg)
         assert isinstance(raw, dict)
-        for axis in Config.model_fields.keys() & raw.keys():
+        for axis, field in Config.model_fields.items():
             # Before another axis asks for one of its keys.
-            if raw[axis] is None and _is_axis(Config.model_fields[axis].annotation):
+            if raw.get(axis, ...) is None and _is_axis(field.annotation):
                 raise UserError(_no_choice(axis))
         missing = next(_missing(raw), None)
         if missing:

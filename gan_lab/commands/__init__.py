@@ -1,7 +1,13 @@
 """The command lines over the package, a module each: `main` returns the exit status."""
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gan_lab.report.runs import Damaged
 
 
 def add_where(parser: argparse.ArgumentParser) -> None:
@@ -9,6 +15,12 @@ def add_where(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these runs"
     )
+
+
+def name_damaged(damaged: "Sequence[Damaged]") -> None:
+    """What cannot be read and was left out, a line each on stderr."""
+    for trouble in damaged:
+        print(f"damaged: {trouble.name}: {trouble.reason}", file=sys.stderr)
 
 
 def a_path(text: str) -> Path:

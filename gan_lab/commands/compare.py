@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gan_lab.commands import a_path, add_where
+from gan_lab.commands import a_path, add_where, name_damaged
 from gan_lab.report.archive import opened
 from gan_lab.report.comparison import compare, read_scores
 from gan_lab.report.page import render, write
@@ -51,8 +51,7 @@ def _compare(given: argparse.Namespace, folder: Path) -> int:
         if path := getattr(given, form):
             write(path, as_form(tables))
     print(as_text(tables, bold=sys.stdout.isatty()))
-    for trouble in damaged:
-        print(f"damaged: {trouble.name}: {trouble.reason}", file=sys.stderr)
+    name_damaged(damaged)
     if given.out:
         print(f"\npage: {given.out}")
     if given.wandb:

@@ -1,9 +1,8 @@
 """Configs, states and metrics of many runs in one small file, which compare and study read like a folder."""
 
 import argparse
-import sys
 
-from gan_lab.commands import a_path, add_where
+from gan_lab.commands import a_path, add_where, name_damaged
 from gan_lab.report.archive import opened, pack
 from gan_lab.report.runs import find, where
 
@@ -21,7 +20,6 @@ def main(arguments: list[str] | None = None) -> int:
         runs, damaged = find(folder)
         runs = where(runs, given.where)
         size = pack(runs, given.out)
-    for trouble in damaged:
-        print(f"damaged: {trouble.name}: {trouble.reason}", file=sys.stderr)
+    name_damaged(damaged)
     print(f"{len(runs)} runs in {given.out}, {size / 1e6:.2f} MB")
     return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_lab.build import run_info
+from gan_lab.commands import name_damaged
 from gan_lab.config import of_plain
 from gan_lab.errors import UserError
 from gan_lab.report.runs import UNKNOWN, find
@@ -37,13 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--entity", help="another than the runs' own")
     given = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    failed = 0
     runs, damaged = find(given.outputs)
     if effective_mode("online") != "online":
         raise UserError("W&B cannot be used: see `wandb login`, and the variable WANDB_MODE")
-    for trouble in damaged:
-        failed += 1
-        print(f"damaged: {trouble.name}: {trouble.reason}", file=sys.stderr)
+    name_damaged(damaged)
+    failed = len(damaged)
     # What `fresh=true` set aside has the group of its successor, and would pass for another seed.
     abandoned = [ledger.parent for ledger in given.outputs.rglob(f"*.kept*/{LEDGER}")]
     for folder in [*(run.directory.root for run in runs), *sorted(abandoned)]:

@@ -17,6 +17,12 @@ MARKERS = "osD^vPX*"
 TILES, COLUMNS, GAP = 4, 4, 12  # images of a grid in each direction, grids in a row, pixels between them
 
 
+def style(place: int) -> tuple[str, str]:
+    """Colour and marker of a setting, another pair for each of 64."""
+    turn = place // len(COLOURS)
+    return COLOURS[place % len(COLOURS)], MARKERS[(place + turn) % len(MARKERS)]
+
+
 def draw(figure: Figure, folder: Path) -> None:
     """Write the figure into `folder`; raises UserError without matplotlib."""
     try:
@@ -25,11 +31,11 @@ def draw(figure: Figure, folder: Path) -> None:
         raise UserError(
             f"the figures need matplotlib ({error}): pip install -e '.[study]' in gan-lab's folder"
         ) from error
-    width = max(6.0, 1.1 * len(figure.points)) if figure.kind == "settings" else 6.5
+    width = max(6.0, 1.1 * len(figure.points)) if figure.kind == "settings" else 8.5
     canvas = Canvas(figsize=(min(width, 16), 4), layout="constrained")
     panel = canvas.subplots()
     for place, (label, points) in enumerate(figure.points.items()):
-        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+        colour, marker = style(place)
         ys = [y for _, y, _ in points]
         if figure.kind == "settings":
             panel.scatter([place] * len(ys), ys, s=18, alpha=0.6, color=colour)
@@ -61,7 +67,7 @@ def draw(figure: Figure, folder: Path) -> None:
     panel.set_ylabel(figure.y)
     panel.grid(alpha=0.25, linewidth=0.5, which="both")
     if figure.kind != "settings" and any(figure.points):
-        panel.legend(frameon=False, fontsize=8)
+        canvas.legend(frameon=False, fontsize=8, loc="outside right upper")  # however many there are
     with replacing(folder / figure.name) as temporary:
         canvas.savefig(temporary, dpi=130, format="png")
 

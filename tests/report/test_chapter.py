@@ -11,6 +11,7 @@ from synthetic_runs import make_run
 
 from gan_lab.commands import pack_records, study
 from gan_lab.errors import UserError
+from gan_lab.report.chapter_figures import style
 
 FID = "metric/fid"
 Finals = Mapping[str, float]
@@ -188,3 +189,7 @@ def test_an_empty_folder_is_one_sentence(name: str, tmp_path: Path) -> None:
         study.main([str(tmp_path / name)])
     assert "\n" not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_two_of_64_settings_are_drawn_alike() -> None:
+    assert len({style(place) for place in range(64)}) == 64
