@@ -52,6 +52,10 @@ def joined(device: str) -> Iterator[None]:
         return
     import torch.distributed as dist
 
+    # Optimizers import it. Its functions keep as a default the group that there is then, whose threads would
+    # live until the interpreter ends, and may abort the process there.
+    import torch.distributed.nn
+
     try:
         store, _, _ = next(dist.rendezvous("env://", rank(), world_size(), timeout=timedelta(minutes=5)))
         _store = dist.PrefixStore(f"gan-lab-{next(_meetings)}", store)  # not to meet an earlier group
@@ -68,7 +72,6 @@ def joined(device: str) -> Iterator[None]:
         ) from error
     yield
     dist.destroy_process_group()  # not after an error: it would wait for the others
-    _store = None  # closed here, and not while the interpreter ends
 
 
 @contextlib.contextmanager

@@ -235,6 +235,15 @@ def test_two_runs_of_two_ranks_have_the_same_bits(
         assert (again / name).read_bytes() == (whole / name).read_bytes()
 
 
+# --- parting
+
+
+def test_no_thread_of_the_group_outlives_it(tmp_path: Path, torchrun: Any, rank_programs_py: Path) -> None:
+    """One that ends with the interpreter may abort the process, after all was done."""
+    answer = torchrun(rank_programs_py, "leave", str(tmp_path))
+    assert answer.returncode == 0, answer.stderr
+
+
 # --- one voice
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before there is a group, see gan_lab.distributed.collectives
 from norm_families import FAMILIES, family
 from norm_networks import images, normalized
 from torch import Tensor, nn
