@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo  # optimizers import it, and it registers process groups of its own then
 import torch.distributed
 
 from gan_lab.config import Config, compose, load
