@@ -12,6 +12,7 @@ from gan_lab.report.comparison import (
     by_protocol,
     compare,
     grouped,
+    in_logarithms,
     is_better_low,
     read_scores,
     title,
@@ -240,7 +241,9 @@ def _optimum(study: _Study, line: Line, values: Values, name: str) -> str:
     means = {x: found for x, by_seed in values.items() if (found := _mean(by_seed))}
     best = min(means, key=lambda x: sign * means[x].mean)
     others = [x for x in means if x != best]
-    tests = [against(values[x], values[best]) for x in others]
+    reached = (one for by_seed in values.values() for some in by_seed.values() for one in some)
+    ratios = in_logarithms(study.metric, reached)
+    tests = [against(values[x], values[best], ratios) for x in others]
     corrected = holm([one.p for one in tests])
     level = [f"{x:g}" for x, p in zip(others, corrected, strict=True) if p is not None and p >= ALPHA]
     apart = [f"{x:g}" for x, p in zip(others, corrected, strict=True) if p is not None and p < ALPHA]

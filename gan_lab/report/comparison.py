@@ -126,6 +126,11 @@ def is_better_low(metric: str) -> bool:
     return metric.startswith(("metric/fid", "metric/fd", "metric/kid"))
 
 
+def in_logarithms(metric: str, values: Iterable[float]) -> bool:
+    """Whether these values are compared by ratios: distances, unless one is not positive, as KID may be."""
+    return is_better_low(metric) and all(value > 0 for value in values)
+
+
 def arrowed(metric: str) -> str:
     """Its title with an arrow to where it is better: FID ↓."""
     return f"{title(metric)} {'↓' if is_better_low(metric) else '↑'}"
@@ -231,8 +236,11 @@ def _judge(groups: Sequence[Group], found: dict[str, Scores], metric: str, which
             reached.append((group, by_seed, average))
     sign = 1 if is_better_low(metric) else -1
     reached.sort(key=lambda entry: sign * entry[2].mean)
+    ratios = in_logarithms(
+        metric, (x for _, by_seed, _ in reached for values in by_seed.values() for x in values)
+    )
     tests = [
-        _corrected([against(worse, better) for _, worse, _ in reached[place + 1 :]])
+        _corrected([against(worse, better, ratios) for _, worse, _ in reached[place + 1 :]])
         for place, (_, better, _) in enumerate(reached)
     ]
     for place, (group, by_seed, average) in enumerate(reached):
@@ -243,5 +251,9 @@ def _judge(groups: Sequence[Group], found: dict[str, Scores], metric: str, which
 
 def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The comparisons with one setting, as a family."""
-    corrected = holm([one.p for one in comparisons])
-    return [dataclasses.replace(one, corrected=p) for one, p in zip(comparisons, corrected, strict=True)]
+    ps = [one.p for one in comparisons]
+    family = sum(p is not None for p in ps)
+    return [
+        dataclasses.replace(one, corrected=p, family=max(1, family))
+        for one, p in zip(comparisons, holm(ps), strict=True)
+    ]

@@ -1,5 +1,6 @@
 """How far each setting of a table is from the best, how surely, and how many seeds would settle it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,10 +8,17 @@ from gan_lab.report.comparison import FINAL, Cell, Group, Table, arrowed, is_bet
 from gan_lab.report.statistics import ALPHA, MOST_SEEDS, Comparison, Interval
 
 NOTE = (
-    "Differences of final values to {best}, in pairs by seed: mean and effect (Cohen's d of the pairs), each "
+    "{what} of final values to {best}, in pairs by seed: {mean} and effect (Cohen's d of the pairs), each "
     "with its 95% bootstrap interval; in how many seeds it is worse; p of the t-test, corrected by Holm; and "
-    "where that leaves it open, with how many seeds the test would find such a difference 8 times out of 10."
+    "where that leaves it open, with how many seeds the corrected test would find it 8 times out of 10."
 )
+
+
+def note(best: str, ratios: bool) -> str:
+    """How the table's figures came about."""
+    if ratios:
+        return NOTE.format(best=best, what="Ratios", mean="geometric mean, effect of the logarithms")
+    return NOTE.format(best=best, what="Differences", mean="mean")
 
 
 @dataclass(frozen=True)
@@ -22,12 +30,17 @@ class Differences:
     others: list[tuple[Group, Cell]]
 
     @property
+    def ratios(self) -> bool:
+        return self.others[0][1].against[0].of_logarithms
+
+    @property
     def note(self) -> str:
-        return NOTE.format(best=self.best.label)
+        return note(self.best.label, self.ratios)
 
     @property
     def head(self) -> list[str]:
-        return ["group", f"{arrowed(self.metric)} difference", "effect d", "worse in", "p", "seeds"]
+        what = "ratio" if self.ratios else "difference"
+        return ["group", f"{arrowed(self.metric)} {what}", "effect d", "worse in", "p", "seeds"]
 
     def rows(self) -> list[list[str]]:
         """As text, in the order of the table."""
@@ -35,7 +48,7 @@ class Differences:
 
     def _figures(self, found: Comparison) -> list[str]:
         return [
-            with_interval(found.difference),
+            apart(found),
             with_interval(found.effect),
             f"{self.worse(found)} of {len(found.differences)}" if found.differences else "–",
             probability(found.corrected),
@@ -57,6 +70,15 @@ def differences(table: Table) -> Differences | None:
     others = [(group, cell) for group, cell in with_cells if not cell.is_best]
     best = next((group for group, cell in with_cells if cell.is_best), None)
     return Differences(column[0], best, others) if best and others else None
+
+
+def apart(found: Comparison) -> str:
+    """How far apart: `4.2 [1.1, 7.9]`, or for logarithms as a ratio, `× 1.7 [1.1, 2.4]`."""
+    if not found.of_logarithms or found.difference is None:
+        return with_interval(found.difference)
+    value, interval = found.difference
+    low_high = interval and (math.exp(interval[0]), math.exp(interval[1]))
+    return f"× {with_interval((math.exp(value), low_high))}"
 
 
 def with_interval(found: tuple[float, Interval | None] | None) -> str:

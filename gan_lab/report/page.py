@@ -26,7 +26,7 @@ from gan_lab.report.comparison import (
     metrics,
     scores,
 )
-from gan_lab.report.differences import NOTE, all_differences
+from gan_lab.report.differences import all_differences, note
 from gan_lab.report.downsampling import downsample
 from gan_lab.report.groupings import groupings
 from gan_lab.report.packing import Pack, packed
@@ -130,7 +130,7 @@ def _facts(
         list(lines),
         samples=any(entry.get("grids") for entry in entries.values()),
         damaged=bool(troubles),
-        differences=NOTE.format(best="the best") if compared else "",
+        differences=note("the best", compared[0][1].ratios) if compared else "",
     )
     return {
         "runs": list(entries.values()),

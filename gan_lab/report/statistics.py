@@ -1,9 +1,11 @@
 """Means over seeds, whether two of them differ by more than the noise, by how much, and what goes with what.
 
 Runs of one seed share their batches and latents, so two settings are compared in pairs by seed where they
-have seeds in common: what a seed does to both cancels.
+have seeds in common: what a seed does to both cancels. Distances, which are positive and spread the more the
+larger they are, are compared by their ratios: the tests are of their logarithms.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,7 @@ POWER = 0.8  # with which a test is to find a difference that is there
 MOST_SEEDS = 1000  # that a study is told to take
 RESAMPLES = 2000  # of a bootstrap
 LEVEL = 0.95  # of its intervals
-PAIRED, WELCH = "paired t", "Welch"
+PAIRED, WELCH, OF_LOGARITHMS = "paired t", "Welch", " of logarithms"
 
 Interval = tuple[float, float]
 
@@ -37,13 +39,20 @@ class Comparison:
     """One setting's values of a metric against a better one's.
 
     `p` is two-sided, None where there is nothing to test; `corrected` is Holm's over all settings that are
-    compared with the better one. `differences` are those in pairs by seed, empty where the test is Welch's.
+    compared with the better one. `differences` are those in pairs by seed, empty where the test is Welch's;
+    of the values, or of their logarithms if `test` says so. `family`: with how many it is corrected.
     """
 
     test: str
     p: float | None
     differences: tuple[float, ...] = ()
     corrected: float | None = None
+    family: int = 1
+
+    @property
+    def of_logarithms(self) -> bool:
+        """Whether the differences are logarithms of ratios."""
+        return self.test.endswith(OF_LOGARITHMS)
 
     @functools.cached_property
     def difference(self) -> tuple[float, Interval | None] | None:
@@ -58,9 +67,12 @@ class Comparison:
 
     @property
     def seeds_needed(self) -> int | None:
-        """How many pairs a test would need for the difference that was seen; None: more than a thousand."""
+        """How many pairs a test would need for the difference that was seen; None: more than a thousand.
+
+        Whatever the others of its family turn out to be: at the level that Holm asks of the smallest p.
+        """
         d = standardized(self.differences)
-        return None if d is None else pairs_needed(d)
+        return None if d is None else pairs_needed(d, alpha=ALPHA / self.family)
 
 
 def mean(values: Sequence[float]) -> Mean | None:
@@ -98,17 +110,26 @@ def _two_sided(t: float, freedom: float) -> float | None:
     return p if math.isfinite(p) else None
 
 
-def against(worse: Mapping[str, Sequence[float]], better: Mapping[str, Sequence[float]]) -> Comparison:
-    """Compare two settings' values, which are given by seed.
+def against(
+    worse: Mapping[str, Sequence[float]], better: Mapping[str, Sequence[float]], logarithms: bool = False
+) -> Comparison:
+    """Compare two settings' values, which are given by seed, or their natural logarithms.
 
     In pairs where each has one value a seed and two seeds in common; else by Welch's test.
     """
+    if logarithms:
+        found = against(_logarithms(worse), _logarithms(better))
+        return dataclasses.replace(found, test=found.test + OF_LOGARITHMS)
     shared = [seed for seed in worse if seed in better]
     if len(shared) > 1 and all(len(values) == 1 for side in (worse, better) for values in side.values()):
         differences = tuple(worse[seed][0] - better[seed][0] for seed in shared)
         return Comparison(PAIRED, paired(differences), differences)
     first, second = ([x for values in side.values() for x in values] for side in (worse, better))
     return Comparison(WELCH, welch(first, second))
+
+
+def _logarithms(by_seed: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    return {seed: [math.log(value) for value in values] for seed, values in by_seed.items()}
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

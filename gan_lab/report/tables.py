@@ -25,8 +25,9 @@ WIDTH = 100  # of the notes below a table in a terminal
 NOTE = (
     "Mean ± standard error over the seeds of the runs that finished. {best} is the best of its column; "
     "{noise} is inside its noise (t-test against the best, in pairs by seed, or Welch's where no seeds are "
-    "shared; two-sided, with Holm's correction for all groups that are worse, p ≥ {alpha}); {untested} has "
-    "too few seeds for a test; the others differ. Final: the last evaluation; best: the best of a "
+    "shared; of distances' logarithms, since their noise grows with them; two-sided, with Holm's correction "
+    "for all groups that are worse, p ≥ {alpha}); {untested} has too few seeds for a test; the others "
+    "differ. Final: the last evaluation; best: the best of a "
     "run's evaluations. Time: a run's training, without metrics and samples."
 )
 

@@ -1,5 +1,7 @@
 """Tests, corrections, effects, power and correlations against SciPy and statsmodels."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -104,6 +106,22 @@ def test_others_are_compared_by_welchs_test(
     assert found.test == WELCH
     assert found.p == pytest.approx(scipy.stats.ttest_ind(a, b, equal_var=False).pvalue)
     assert found.difference is found.effect is found.seeds_needed is None
+
+
+def test_of_logarithms_the_unit_does_not_matter() -> None:
+    """What is twice the other in every seed differs by a ratio of two, whatever the sizes."""
+    worse, better = {"0": [4.4], "1": [40.0], "2": [390.0]}, {"0": [2.0], "1": [20.0], "2": [200.0]}
+    found = against(worse, better, logarithms=True)
+    assert found.of_logarithms
+    assert found.test == "paired t of logarithms"
+    a, b = (np.log([*side.values()]).ravel() for side in (worse, better))
+    assert found.p == pytest.approx(scipy.stats.ttest_rel(a, b).pvalue)
+    assert found.difference is not None
+    assert math.exp(found.difference[0]) == pytest.approx((2.2 * 2 * 1.95) ** (1 / 3))
+    scaled = against({seed: [7 * x for x in xs] for seed, xs in worse.items()}, better, logarithms=True)
+    assert np.subtract(scaled.differences, found.differences) == pytest.approx(math.log(7))
+    apart = against({"0": worse["0"]}, better, logarithms=True)
+    assert apart.test == f"{WELCH} of logarithms"
 
 
 @settings(deadline=None)

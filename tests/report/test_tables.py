@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 import statistics
 
@@ -29,6 +30,19 @@ def test_differences_are_said_below_the_table(tables: list[Table]) -> None:
     assert differences(tables[0]).best.label == "bssn"  # type: ignore[union-attr]
     assert differences(Table("", [group("alone", Cell(Mean(3, 1.0, 1.0)))], [(FID, FINAL)])) is None
     assert differences(Table("", [], [])) is None
+
+
+def test_distances_are_said_as_ratios() -> None:
+    best = Cell(Mean(3, 10.0, 1.0), True)
+    twice = Comparison(f"{PAIRED} of logarithms", 0.01, (math.log(2), math.log(1.8), math.log(2.2)), 0.02)
+    table = Table(
+        "", [group("sn", best), group("none", Cell(Mean(3, 20.0, 1.0), against=(twice,)))], [(FID, FINAL)]
+    )
+    found = differences(table)
+    assert found is not None
+    assert found.head[1] == "FID digits ↓ ratio"
+    assert re.fullmatch(r"× 1\.99 \[1\.8, 2\.2\]", found.rows()[0][1])
+    assert found.note.startswith("Ratios of final values to sn")
 
 
 @pytest.fixture
