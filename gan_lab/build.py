@@ -221,13 +221,16 @@ def build_gan(config: Config, array: ImageArray, device: torch.device) -> Gan:
 
 def _optimizer(config: Config, node: dict[str, Any], network: nn.Module) -> torch.optim.Optimizer:
     """An optimizer of all parameters of a network."""
+    is_adam = node["_target_"] == "torch.optim.Adam"
     if config.optimizer.tensorflow_epsilon:
-        if node["_target_"] != "torch.optim.Adam":
+        if not is_adam:
             raise UserError(
                 f"optimizer.tensorflow_epsilon=true is Adam's, not {node['_target_']}'s: leave it"
             )
         options = {key: value for key, value in node.items() if key != "fused"}
         node = {**options, "_target_": "gan_lab.training.adam.TensorFlowAdam"}
+    elif is_adam:
+        node = {**node, "_target_": "gan_lab.training.adam.Adam"}
     return build(node, "optimizer", network.parameters())
 
 

@@ -89,13 +89,16 @@ def prepare_process(device: torch.device, tf32: bool = True, compile: bool = Fal
     `tf32` and `compile` are those of `train`.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition for determinism
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")
     # Nothing reads what it has not written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     allow_tf32(tf32)
     torch.set_float32_matmul_precision("highest")  # whatever the environment or a library has set
     if compile:
+        torch.use_deterministic_algorithms(
+            True, warn_only=True
+        )  # the same for the compiler, imported by this
         torch.compiler.reset()  # what earlier runs of a sweep left counts against its limits
     if device.type == "cpu":  # a GPU's tensors come from PyTorch's own allocator
         keep_freed_memory()

@@ -7,7 +7,7 @@ for the device.
 import copy
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,18 +45,23 @@ def gradient_norms(network: nn.Module, prefix: str) -> dict[str, Tensor]:
     return values
 
 
-def slopes(scores: Tensor, images: Tensor, kind: str) -> dict[str, Tensor]:
-    """`‖∇_x D(x)‖` over the ranks' batch: `slope/<kind>_mean`, `_min`, `_max`.
+def slopes(scores: Sequence[Tensor], images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`‖∇_x D(x)‖` over the ranks' images of each kind: `slope/<kind>_mean`, `_min`, `_max`.
 
-    `scores` `[B]` were computed from `images` `[B, 3, H, W]`, each from its own image, with the graph kept.
+    `scores`, `[B]` of each pass, were computed from all `images`, `[B, 3, H, W]` by their kinds, each from
+    its own image, with the graph kept: so one pass backwards gives all gradients.
     """
-    (gradient,) = torch.autograd.grad(scores.sum(), images, retain_graph=True)
-    norms = collectives.gather(gradient.flatten(1).norm(dim=1))
-    return {
-        f"slope/{kind}_mean": norms.mean(),
-        f"slope/{kind}_min": norms.min(),
-        f"slope/{kind}_max": norms.max(),
-    }
+    total = torch.cat(list(scores)).sum()
+    gradients = torch.autograd.grad(total, list(images.values()), retain_graph=True)
+    values: dict[str, Tensor] = {}
+    for kind, gradient in zip(images, gradients, strict=True):
+        norms = collectives.gather(gradient.flatten(1).norm(dim=1))
+        values |= {
+            f"slope/{kind}_mean": norms.mean(),
+            f"slope/{kind}_min": norms.min(),
+            f"slope/{kind}_max": norms.max(),
+        }
+    return values
 
 
 @torch.no_grad()

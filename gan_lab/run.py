@@ -20,7 +20,6 @@ from gan_lab.distributed import collectives, env
 from gan_lab.distributed.collectives import on_rank_zero, rank_zero_first
 from gan_lab.errors import UserError, one_line
 from gan_lab.metrics import Evaluator
-from gan_lab.report.summary import summary
 from gan_lab.runs.directory import (
     DIVERGED,
     EXIT_STATUS,
@@ -126,9 +125,11 @@ def _run(config: Config, stop: StopRequest) -> Outcome:
         finally:
             store.finish(ended, at_once)  # a signal stops what a tracker waits for
     if ended != FAILED:
-        return on_rank_zero(_conclude)(store, ended)
+        return on_rank_zero(_conclude)(directory, ended, store.history)
     # A rank may have failed without the others, and waits for none.
-    return _conclude(store, ended) if env.is_rank_zero() else Outcome(EXIT_STATUS[FAILED])
+    if env.is_rank_zero():
+        return _conclude(directory, ended, store.history)
+    return Outcome(EXIT_STATUS[FAILED])
 
 
 @on_rank_zero
@@ -144,9 +145,7 @@ def _ended_before(directory: RunDirectory, config: Config) -> Outcome | None:
         except UserError:  # there are none any more, and the run is finished all the same
             images = trained_on
         _refuse_other_images(config, directory, trained_on, images)
-    history = History(read(directory.metrics))
-    print(summary(directory, state, history, was_before=True))
-    return _outcome(state, history)
+    return _conclude(directory, state, History(read(directory.metrics)), was_before=True)
 
 
 def _refuse_other_images(config: Config, directory: RunDirectory, trained_on: Any, images: str) -> None:
@@ -257,11 +256,9 @@ def _train(config: Config, gan: Gan, store: Store, evaluators: Sequence[Evaluato
     return status(FINISHED)
 
 
-def _conclude(store: Store, state: str) -> Outcome:
-    print(summary(store.directory, state, store.history), flush=True)
-    return _outcome(state, store.history)
+def _conclude(directory: RunDirectory, state: str, history: History, was_before: bool = False) -> Outcome:
+    from gan_lab.report.summary import summary  # with all of the report, for which no first step waits
 
-
-def _outcome(state: str, history: History) -> Outcome:
+    print(summary(directory, state, history, was_before), flush=True)
     fid = math.nan if history.fid is None else history.fid
     return Outcome(EXIT_STATUS[state], math.inf if state == DIVERGED else fid)

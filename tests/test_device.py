@@ -65,6 +65,19 @@ def test_all_switches_say_the_same_whatever_was_set_before(is_allowed: bool) -> 
     assert readers() == (is_allowed, False, "highest")
 
 
+@pytest.mark.parametrize("compile", [False, True])
+def test_operations_are_deterministic_and_only_a_compiled_run_imports_the_compiler(compile: bool) -> None:
+    program = f"""
+import sys, torch
+from gan_lab.device import prepare_process
+prepare_process(torch.device("cpu"), compile={compile})
+assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
+compiler = sys.modules.get("torch._inductor.config")
+assert compiler.deterministic if {compile} else compiler is None
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_an_override_of_the_environment_reaches_no_product() -> None:
     program = """
 import torch

@@ -51,21 +51,24 @@ def test_layers_without_a_gradient_have_no_norm() -> None:
     assert list(probes.gradient_norms(net, "d")) == ["grad_norm/d", "grad_norm/d/3"]
 
 
-def test_slopes() -> None:
+@pytest.mark.parametrize("in_one_pass", [True, False])
+def test_slopes(in_one_pass: bool) -> None:
     """`‖∇_x D(x)‖` image by image; the graph is kept for the update."""
-    net, x = network(), images().requires_grad_()
-    scores = net(x)
-    found = probes.slopes(scores, x, "real")
-    slopes = []
-    for image in x.detach():
-        single = image[None].requires_grad_()
-        net(single).backward()
-        slopes.append(single.grad.norm().item())
-    expected = {"mean": np.mean(slopes), "min": min(slopes), "max": max(slopes)}
-    assert {name: value.item() for name, value in found.items()} == pytest.approx(
-        {f"slope/real_{kind}": value for kind, value in expected.items()}
-    )
-    scores.sum().backward()
+    net = network()
+    batches = {"real": images().requires_grad_(), "fake": (2 * images()[:-1]).requires_grad_()}
+    scores = [net(torch.cat(list(batches.values())))] if in_one_pass else [net(x) for x in batches.values()]
+    found = probes.slopes(scores, batches)
+    expected = {}
+    for kind, batch in batches.items():
+        slopes = []
+        for image in batch.detach():
+            single = image[None].requires_grad_()
+            net(single).backward()
+            slopes.append(single.grad.norm().item())
+        of_kind = {"mean": np.mean(slopes), "min": min(slopes), "max": max(slopes)}
+        expected |= {f"slope/{kind}_{which}": value for which, value in of_kind.items()}
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(expected)
+    torch.cat(scores).sum().backward()
 
 
 @pytest.mark.parametrize("rule", [lecun, xavier, kaiming])

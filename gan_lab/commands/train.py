@@ -1,7 +1,10 @@
 """Train one GAN, or sweep many: Hydra composes the config, `gan_lab.run` does the rest."""
 
+import functools
+import gc
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -10,14 +13,29 @@ from gan_lab import shell, sweep, terminal
 from gan_lab.distributed import env
 from gan_lab.presets import CONFIGS
 
+if TYPE_CHECKING:
+    from gan_lab.run import Outcome
+
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def train(cfg: DictConfig) -> float:
     """Hydra's task: train what `cfg` describes; returns the FID for a sweeper to minimize."""
-    from gan_lab.run import run  # heavy, and not needed for --help
-
     terminal.prepare()  # also in the processes that a launcher starts
-    return sweep.job(run, cfg)
+    return sweep.job(_imported(), cfg)
+
+
+@functools.cache
+def _imported() -> "Callable[[DictConfig], Outcome]":
+    """`gan_lab.run.run`, which is heavy and not needed for --help.
+
+    Nothing of what imports make is garbage, and it is much to look through, while it grows and ever after.
+    """
+    gc.disable()
+    from gan_lab.run import run
+
+    gc.freeze()
+    gc.enable()
+    return run
 
 
 def main() -> NoReturn:

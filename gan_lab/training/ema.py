@@ -11,6 +11,8 @@ AVERAGED_BUFFERS = ("running_mean", "running_var")
 class ExponentialMovingAverage:
     """A copy of `network` whose weights follow `average ← decay · average + (1 − decay) · weight`.
 
+    Of `network`'s own tensors, which must stay what they are and change in place.
+
     The statistics of batch norm are averaged likewise, because those of the last iterates do not belong to
     the averaged weights; every other buffer (a norm's singular vectors, counters) is copied. For generators:
     Yazıcı et al. 2019 (arXiv 1806.04498).
@@ -21,20 +23,23 @@ class ExponentialMovingAverage:
             raise ValueError(f"the decay of a moving average lies between 0 and 1, not at {decay}")
         self.decay = decay
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """Move one step towards the weights of `network`, which has the structure of the copied one."""
-        averages, weights = [], []
+        # Found once: a walk through the modules of both takes longer than the average of a small network.
+        self._averages: list[Tensor] = [*self.network.parameters()]
+        self._averaged: list[Tensor] = [*network.parameters()]
+        self._copies: list[tuple[Tensor, Tensor]] = []
         for (name, ours), theirs in zip(self.network.named_buffers(), network.buffers(), strict=True):
             if name.rsplit(".", 1)[-1] in AVERAGED_BUFFERS:
-                averages.append(ours)
-                weights.append(theirs)
+                self._averages.append(ours)
+                self._averaged.append(theirs)
             else:
-                ours.copy_(theirs)
-        averages += self.network.parameters()
-        weights += network.parameters()
-        torch._foreach_lerp_(averages, weights, 1 - self.decay)
+                self._copies.append((ours, theirs))
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move one step towards what the weights of the followed network are now."""
+        for ours, theirs in self._copies:
+            ours.copy_(theirs)
+        torch._foreach_lerp_(self._averages, self._averaged, 1 - self.decay)
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.network.state_dict()

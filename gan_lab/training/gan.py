@@ -293,7 +293,7 @@ class Gan:
         }
         measured: dict[str, Tensor] = {}
         if measure:
-            measured |= probes.slopes(real_scores, real, "real") | probes.slopes(fake_scores, fake, "fake")
+            measured |= probes.slopes(scores, {"real": real, "fake": fake})
         score_gradients = None  # a penalty's share of the gradient has no bound
         if audit and not penalties:
             score_gradients = torch.autograd.grad(loss, scores, retain_graph=True)
@@ -340,7 +340,7 @@ class Gan:
         self.g_optimizer.step()
         norms.after_update(self.generator)
         if self.ema:
-            self.ema.update(self.generator)
+            self.ema.update()
         return {name: value.detach() for name, value in values.items()}
 
     def _of_scores(self, real: Tensor, fake: Tensor) -> Tensor:

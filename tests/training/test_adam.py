@@ -1,19 +1,24 @@
-"""TensorFlow 1's Adam against its formula written out, and against PyTorch's where they must meet."""
+"""Adam without the compiler against PyTorch's, and TensorFlow 1's against its formula written out.
+
+The latter against PyTorch's too where they must meet.
+"""
 
 import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from signalling import stopped_at
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 from gan_lab.build import build_gan, load_images
 from gan_lab.config import compose, load
 from gan_lab.run import run
-from gan_lab.training.adam import TensorFlowAdam
+from gan_lab.training.adam import Adam, TensorFlowAdam
 
 BETAS = [(0.5, 0.999), (0.0, 0.9), (0.9, 0.999)]
 
@@ -92,6 +97,34 @@ def test_its_state_comes_back() -> None:
         weight.grad = grad.clone()
         second.step()
     assert torch.equal(weight.detach(), trained(TensorFlowAdam, grads, betas=(0.5, 0.999)))
+
+
+@pytest.mark.parametrize("options", [{}, {"fused": True}, {"weight_decay": 0.1, "amsgrad": True}])
+def test_without_the_compiler_it_is_pytorchs_adam(options: dict[str, Any]) -> None:
+    ours, theirs = (
+        kind([nn.Parameter(torch.ones(shape)) for shape in ((5, 3), (3,))], betas=(0.5, 0.9), **options)
+        for kind in (Adam, torch.optim.Adam)
+    )
+    for grad in gradients(5, 1.0):
+        for optimizer in (ours, theirs):
+            weight, bias = optimizer.param_groups[0]["params"]
+            weight.grad, bias.grad = grad.float(), None  # no gradient: no state, no step
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            assert weight.grad is None
+    assert equal(ours.param_groups[0], theirs.param_groups[0])
+    assert equal(ours.state_dict(), theirs.state_dict())
+    twin = Adam([torch.ones(5, 3), torch.ones(3)])
+    twin.load_state_dict(theirs.state_dict())
+    assert equal(twin.state_dict(), theirs.state_dict())
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two nested states have the same keys and bits."""
+    (leaves, kind), (others, other_kind) = tree_flatten(one), tree_flatten(other)
+    return kind == other_kind and all(
+        torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(leaves, others, strict=True)
+    )
 
 
 @pytest.fixture

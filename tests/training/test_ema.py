@@ -24,7 +24,7 @@ def test_closed_form_for_weights_and_batch_norm_statistics() -> None:
             for parameter in live.parameters():
                 parameter.add_(torch.randn_like(parameter))
         live(torch.randn(5, 3, 4, 4, dtype=torch.double))  # moves the statistics
-        ema.update(live)
+        ema.update()
         history.append({k: v.clone() for k, v in live.state_dict().items()})
     for name, value in ema.state_dict().items():
         if not name.endswith(averaged):
@@ -40,7 +40,7 @@ def test_the_live_network_is_left_alone_and_the_copy_is_not_trained() -> None:
     live = network()
     before = {name: value.clone() for name, value in live.state_dict().items()}
     ema = ExponentialMovingAverage(live, 0.5)
-    ema.update(live)
+    ema.update()
     assert all(torch.equal(before[name], value) for name, value in live.state_dict().items())
     assert live.training
     assert not ema.network.training
@@ -56,7 +56,7 @@ def test_singular_vectors_of_a_norm_are_copied_not_averaged() -> None:
         with torch.no_grad():
             live[3].parametrizations.weight.original.normal_()
         live(torch.randn(5, 3, 4, 4, dtype=torch.double))
-        ema.update(live)
+        ema.update()
     vectors = {name: value for name, value in live.named_buffers() if name.endswith((".u", ".v"))}
     assert len(vectors) == 4
     ours = dict(ema.network.named_buffers())
@@ -68,7 +68,7 @@ def test_round_trip_of_the_state() -> None:
     ema = ExponentialMovingAverage(live, 0.9)
     with torch.no_grad():
         live[0].weight.normal_()
-    ema.update(live)
+    ema.update()
     other = ExponentialMovingAverage(network(), 0.9)
     other.load_state_dict(ema.state_dict())
     assert all(torch.equal(other.state_dict()[name], value) for name, value in ema.state_dict().items())
