@@ -20,6 +20,7 @@ from benchmarks.steps import CNN, iteration_times
 from gan_lab import norms, probes
 from gan_lab.build import example_inputs
 from gan_lab.errors import UserError
+from gan_lab.files import write_text
 from gan_lab.layers import KernelLayout, weighted_layers
 from gan_lab.norms.audit import audit
 from gan_lab.presets import CONFIGS
@@ -40,6 +41,10 @@ HEADER = (
     "one graph",
 )
 YES, NO, UNKNOWN = "yes", "no", "–"
+BEGIN, END = (
+    "<!-- norm matrix: begin -->",
+    "<!-- norm matrix: end -->",
+)  # the table's place in a Markdown file
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,22 @@ def table(chosen: Sequence[str], iterations: int, rounds: int, compiled: bool) -
             (f"`{norm}`", *controls(norm, iterations), costs.get(norm, UNKNOWN), *workings(norm, compiled))
         )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def put(path: Path, found: str) -> None:
+    """Put a table in its place in a Markdown file, for the one there."""
+    before, after = place(path)
+    write_text(path, f"{before}{BEGIN}\n{found}\n{END}{after}")
+
+
+def place(path: Path) -> tuple[str, str]:
+    """What stands before and after the table's place in a Markdown file; raises UserError without a place."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise UserError(f"{path} has no place for the table: put the lines {BEGIN} and {END} into it")
+    return before, after
 
 
 def costs_of(chosen: Sequence[str], rounds: int) -> dict[str, str]:

@@ -22,10 +22,16 @@ def main() -> None:
     add("--iterations", type=int, default=50, help="of training before the second audit")
     add("--rounds", type=int, default=11, help="of iterations for the cost; 0: none is measured")
     add("--compile", action="store_true", help="try train.compile too")
+    add("--write", type=Path, metavar="FILE", help="a Markdown file, README.md: renew its table in place")
     given = parser.parse_args()
     logging.getLogger("gan_lab").setLevel(logging.ERROR)
     chosen = given.norms or matrix.norms_there_are()
-    print(matrix.table(chosen, given.iterations, given.rounds, given.compile))
+    if given.write:
+        matrix.place(given.write)  # refused before minutes of measuring
+    found = matrix.table(chosen, given.iterations, given.rounds, given.compile)
+    print(found)
+    if given.write:
+        matrix.put(given.write, found)
 
 
 if __name__ == "__main__":

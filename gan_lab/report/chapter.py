@@ -102,7 +102,7 @@ def write(runs: Sequence[Run], damaged: Sequence[Damaged], heading: str, page: s
         if not table.columns:
             lines += ["", "No run that finished has a distance (FID, FD) or an IS: there is nothing to rank."]
             continue
-        for part in (_best, _scales, _all_metrics, _correlations):
+        for part in (_best, _scales, _all_metrics, _audits, _correlations):
             text, drawn = part(study)
             lines += ["", *text] if text else []
             figures += drawn
@@ -341,6 +341,64 @@ def _all_metrics(study: _Study) -> tuple[list[str], list[Figure]]:
     if agree:
         words += ["", f"Rank correlation with {title(study.metric)} over the runs: {', '.join(agree)}."]
     return words, []
+
+
+# --- what the theory is about
+
+
+def _audits(study: _Study) -> tuple[list[str], list[Figure]]:
+    """The quantities that only audits measure, by setting: a table, and a figure of each."""
+    by_quantity: dict[str, dict[str, list[float]]] = {}
+    for quantity in QUANTITIES:
+        if not quantity.audited:
+            continue
+        by_setting = {
+            group.label: [
+                study.facts[run.name].quantities[quantity.title]
+                for run in group.runs
+                if run in study.finished and quantity.title in study.facts[run.name].quantities
+            ]
+            for group in study.table.groups
+        }
+        if len(there := {label: values for label, values in by_setting.items() if values}) > 1:
+            by_quantity[quantity.title] = there
+    if not by_quantity:
+        return [], []
+    labels = [
+        group.label for group in study.table.groups if any(group.label in v for v in by_quantity.values())
+    ]
+    rows = [
+        [
+            label,
+            *(
+                number(average) if (average := mean(values.get(label, []))) else "–"
+                for values in by_quantity.values()
+            ),
+        ]
+        for label in labels
+    ]
+    figures = [
+        Figure(
+            "settings",
+            f"{study.name}audit{place}.png",
+            f"The {quantity} of every run that finished, and the means",
+            "",
+            quantity,
+            {label: [(0.0, x, None) for x in values] for label, values in by_setting.items()},
+        )
+        for place, (quantity, by_setting) in enumerate(by_quantity.items())
+    ]
+    words = [
+        "### What audits measured",
+        "",
+        "Of each run the median over the second half of its training, of layers' values the geometric mean; "
+        "here the mean ± standard error over the runs of a setting that finished.",
+        "",
+        *_table(["setting", *by_quantity], rows),
+    ]
+    for figure in figures:
+        words += ["", _image(figure)]
+    return words, figures
 
 
 # --- what goes along with the distance

@@ -17,12 +17,14 @@ class Quantity:
     """One number of a run: the median over the second half of its training.
 
     Of a quantity by layer, `prefix` ends in / and the layers' geometric mean is taken, or with `spread` the
-    mean of the absolute logarithms, which is 0 where every layer has the value 1.
+    mean of the absolute logarithms, which is 0 where every layer has the value 1. `audited` are those that
+    the chapter shows by setting: what the theory is about and only an audit measures.
     """
 
     title: str
     prefix: str
     spread: bool = False
+    audited: bool = False
 
     def names(self, known: Sequence[str]) -> list[str]:
         if self.prefix.endswith("/"):
@@ -39,10 +41,12 @@ QUANTITIES = (
     Quantity("distance of the weight variances from LeCun's", "weight_var_ratio/", spread=True),
     Quantity("sigma", "sigma/"),
     Quantity("operator norm of the layers", "operator_norm/"),
-    Quantity("stable rank of the layers", "stable_rank/"),
+    Quantity("stable rank of the layers", "stable_rank/", audited=True),
     Quantity("Lipschitz bound of the discriminator", "lipschitz/d"),
-    Quantity("bound of the gradient norm", "grad_bound/d"),
-    Quantity("curvature", "curvature/d"),
+    Quantity("bound of the layers' gradient norms", "grad_bound/d/"),
+    Quantity("curvature", "curvature/d", audited=True),
+    Quantity("spread of the operator norms over the layers", "operator_norm_spread/d", audited=True),
+    Quantity("median singular value over the largest", "spectrum_median/", audited=True),
 )
 
 

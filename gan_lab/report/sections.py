@@ -55,12 +55,18 @@ TRAINING = (
         for kind, title in (("real", "Slopes at real images"), ("fake", "Slopes at generated images"))
     ),
     Chart("Lipschitz bound of the discriminator", "lipschitz/d", log=True),
+    Chart("Curvature of the discriminator's loss", "curvature/d", log=True),
+    Chart("Spread of the layers' operator norms", "operator_norm_spread/d", log=True),
 )
 LAYERS = (
     Chart("Gradient norms and their bounds", "grad_norm/d/", log=True, bound="grad_bound/d/"),
     Chart("Sigmas", "sigma/"),
     Chart("Weight variances and the initializations' targets", "weight_var/", log=True, targets=True),
     Chart("Learned scales", "gamma/"),
+    Chart("Operator norms", "operator_norm/", log=True),
+    Chart("Stable ranks", "stable_rank/", log=True),
+    Chart("Spectra: the median singular value over the largest", "spectrum_median/"),
+    Chart("Norms of the trained weights", "trained_norm/", log=True),
 )
 
 
@@ -112,8 +118,9 @@ def sections(
             "training",
             "Losses, slopes and gradients",
             "Long records are cut into stretches: lines are means over a stretch and over seeds, bands reach "
-            "from the least to the most of any iteration and seed, so that every spike shows. Slopes are "
-            "‖∇ₓD(x)‖ over a batch.",
+            "from the least to the most of any iteration and seed, so that every spike shows; many "
+            "groups are lines only. Slopes are ‖∇ₓD(x)‖ over a batch. Audits "
+            "log the bound, the curvature ‖H_w‖ and the spread, the largest operator norm over the least.",
             training,
         )
         if training
@@ -123,7 +130,9 @@ def sections(
             "Layer by layer",
             "The paper's argument: a norm bounds every layer's gradient (dotted: the theory's bound, where "
             "it was logged) and holds its weight variance near an initialization's target (grey: dashed "
-            "LeCun 1/fan_in, dotted Xavier 2/(fan_in + fan_out), dash-dotted Kaiming 2/fan_in).",
+            "LeCun 1/fan_in, dotted Xavier 2/(fan_in + fan_out), dash-dotted Kaiming 2/fan_in). Operator "
+            "norms, ranks and spectra are of effective weights, at audits: a stable rank counts the singular "
+            "values that are as large as the first.",
             by_layer,
         )
         if by_layer

@@ -19,7 +19,13 @@ from gan_lab.report.wandb_panels import (
 )
 
 TITLE = "FID and IS by norm"
-GRADIENTS = ("grad_norm/", "slope/", "lipschitz/")  # what the metrics begin with of the paper's argument
+GRADIENTS = (
+    "grad_norm/",
+    "slope/",
+    "lipschitz/",
+    "curvature/",
+    "operator_norm_spread/",
+)  # what the metrics begin with of the paper's argument
 SPEED = Chart("Real images a second", "speed/images_per_s")
 
 

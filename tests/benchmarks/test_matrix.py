@@ -1,11 +1,14 @@
 """The table of what each norm controls: its measurements, by what is known of two norms."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from benchmarks import matrix
 from gan_lab import norms
+from gan_lab.errors import UserError
 
 
 def discriminator(estimator: type[norms.SigmaEstimator]) -> nn.Sequential:
@@ -42,4 +45,17 @@ def test_a_bound_is_what_was_logged() -> None:
 
 
 def test_its_rows_are_all_norms_of_the_sweep() -> None:
-    assert {"none", "sn", "frobenius", "weight_norm", "layer_norm"} <= set(matrix.norms_there_are())
+    assert {"none", "sn", "frobenius", "weight_norm", "certified", "layer_norm"} <= set(
+        matrix.norms_there_are()
+    )
+
+
+def test_a_table_is_renewed_in_its_place(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{matrix.BEGIN}\nold\n{matrix.END}\nafter\n")
+    for table in ("| a |", "| b |"):
+        matrix.put(readme, table)
+    assert readme.read_text() == f"before\n{matrix.BEGIN}\n| b |\n{matrix.END}\nafter\n"
+    readme.write_text("no place")
+    with pytest.raises(UserError, match="has no place for the table"):
+        matrix.put(readme, "| a |")

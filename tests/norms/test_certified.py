@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from norm_oracles import Array, Case, cases, full_kernel, operator_matrix
@@ -14,6 +15,7 @@ from torch import nn
 
 from gan_lab import norms
 from gan_lab.norms import SigmaGram, SigmaLeastOfFour
+from gan_lab.norms.certified import _gram as kernel_of_gram
 from gan_lab.norms.certified import schatten_norm
 
 every_case = st.one_of(cases(transposed=False), cases(transposed=True))
@@ -145,3 +147,37 @@ def test_no_layer_stretches_by_more_than_the_scale_after_a_large_step(
             basis = torch.eye(layer.in_channels * size**2).reshape(-1, layer.in_channels, size, size)
             matrix = (layer(basis) - layer(0 * basis)).detach().flatten(1).double()
             assert float(torch.linalg.matrix_norm(matrix, 2)) <= 0.7
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(0, 99),
+)
+def test_a_grams_kernel_is_the_kernel_convolved_with_itself(
+    taps: list[int], n: int, m: int, seed: int
+) -> None:
+    """By frequencies as by PyTorch's convolution, at 0 and at the positions after it."""
+    kernel = torch.randn(n, m, *taps, generator=torch.Generator().manual_seed(seed)).double()
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[len(taps) - 1]
+    expected = convolve(kernel, kernel, padding=[k - 1 for k in taps]).flatten(2).permute(2, 1, 0)
+    found = kernel_of_gram(kernel.flatten(2).movedim(2, 0), tuple(taps))
+    torch.testing.assert_close(found, expected[len(expected) // 2 :], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (3, 300, 310), (1, 530, 520)])
+def test_the_gradient_is_the_singular_vectors_after_many_iterations(shape: tuple[int, int, int]) -> None:
+    """`u vᵀ` of the matrix whose norm is asked for; of large ones a part of each product is left out."""
+    torch.manual_seed(0)
+    matrices = torch.randn(shape).double()
+    matrices[:, 0] *= 4  # one singular value is far from the others
+    matrices.requires_grad_()
+    found = schatten_norm(matrices, 8).max(0)
+    found.values.backward()
+    u, values, v = torch.linalg.svd(matrices.detach()[found.indices], full_matrices=False)
+    assert found.values.item() == pytest.approx(values[0].item(), rel=1e-9)
+    expected = torch.zeros(shape).double()
+    expected[found.indices] = torch.outer(u[:, 0], v[0])
+    torch.testing.assert_close(matrices.grad, expected, rtol=0, atol=1e-9)

@@ -11,7 +11,9 @@ from synthetic_runs import make_run
 
 from gan_lab.commands import pack_records, study
 from gan_lab.errors import UserError
+from gan_lab.report.chapter import write
 from gan_lab.report.chapter_figures import style
+from gan_lab.report.runs import find
 
 FID = "metric/fid"
 Finals = Mapping[str, float]
@@ -193,3 +195,22 @@ def test_an_empty_folder_is_one_sentence(name: str, tmp_path: Path) -> None:
 
 def test_no_two_of_64_settings_are_drawn_alike() -> None:
     assert len({style(place) for place in range(64)}) == 64
+
+
+def test_what_audits_measured_is_shown_by_setting(run: Callable[..., None], outputs: Path) -> None:
+    """The mean over a setting's runs, of layers the geometric mean; a setting that has none has no number."""
+    for norm, curvature in (("sn", 3.0), ("bssn", 5.0)):
+        for seed in range(2):
+            layers = {"stable_rank/conv0": 2.0, "stable_rank/conv1": 8.0}
+            run({FID: 20.0 + seed, "curvature/d": curvature + seed, **layers}, norm, seed)
+    run({FID: 9.0}, "none", 0)
+    found = write(*find(outputs), "runs")
+    text = section(found.markdown, "What audits measured")
+    assert "| setting | stable rank of the layers | curvature |" in text
+    assert "| bssn | 4 ± 0 | 5.50 ± 0.50 |" in text
+    assert "| none" not in text
+    drawn = [figure for figure in found.figures if figure.name in text]
+    assert [sorted(y for _, y, _ in figure.points["sn"]) for figure in drawn] == [
+        pytest.approx([4.0, 4.0]),
+        [3.0, 4.0],
+    ]

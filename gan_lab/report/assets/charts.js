@@ -18,6 +18,8 @@ function axis(more = {}) {
 
 const iterationAxis = (more = {}) => axis({ nticks: 6, tickformat: "~s", ...more });
 
+const MOST_BANDS = 8; // more of them cover each other and the lines
+
 const leastPositive = (values) => values.reduce((a, b) => (b > 0 && b < a ? b : a), Infinity);
 
 /** The axis of values; a logarithmic one has ticks at the decades, or at 1, 2, 5 where there are few. */
@@ -36,7 +38,7 @@ function layout(more = {}) {
     plot_bgcolor: "rgba(0,0,0,0)",
     showlegend: false,
     font: { family: "system-ui, sans-serif", size: 12, color: ink("quiet") },
-    hovermode: state.show === "runs" || shownGroups().length > 8 ? "closest" : "x unified",
+    hovermode: state.show === "runs" || shownGroups().length > MOST_BANDS ? "closest" : "x unified",
     hoverlabel: { bgcolor: ink("card"), bordercolor: ink("line"), font: { color: ink("ink") }, namelength: 40 },
     dragmode: CAN_HOVER ? "zoom" : false,
     ...more,
@@ -94,7 +96,7 @@ function errorBand({ x, mean: middle, error }) {
  * The traces of a metric: group by group with a band, or run by run.
  *
  * The chart's band is the standard error, or reaches from the least to the most, where `ends` may name others for these.
- * On a logarithmic axis, which has no zero, a band ends a little below the lowest line.
+ * On a logarithmic axis, which has no zero, a band ends a little below the lowest line. Many groups have no bands.
  */
 function traces(name, isLog, { error, ends }, more = {}) {
   if (state.show === "runs") return shownRuns().flatMap((run) => runLine(run, name, more));
@@ -102,7 +104,8 @@ function traces(name, isLog, { error, ends }, more = {}) {
     .map((group) => ({ group, average: averageOf(group, name) }))
     .filter(({ average }) => average);
   const lowest = isLog ? leastPositive(averages.flatMap(({ average }) => average.mean)) / 3 : -Infinity;
-  const bands = averages.flatMap(({ group, average }) => {
+  const banded = averages.length > MOST_BANDS ? [] : averages;
+  const bands = banded.flatMap(({ group, average }) => {
     const [least, most] = ends.length ? ends : [name, name];
     const [bottom, top] = error ? Array(2).fill(errorBand(average)) : [averageOf(group, least), averageOf(group, most)];
     if (!bottom || !top) return [];
