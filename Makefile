@@ -18,6 +18,9 @@ LONG   := $(addprefix tests/norms/,test_bounds.py test_ddp.py test_families.py t
             test_library.py test_parametrization.py test_plain.py) \
           $(addprefix tests/tracking/,test_outages.py test_wandb.py test_wandb_agrees.py)
 
+# For a machine that brings PyTorch itself: without an environment the Python at hand.
+OWN_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test gpu lint types benchmark
 
@@ -41,10 +44,12 @@ check: lint types  ## ruff, the type checker and the quick tests (under two minu
 test: lint types  ## ruff, the type checker and every test
 	$(BIN)/python -m pytest -n 2
 
-gpu:  ## what a GPU must show: waits, the CPU's numbers, determinism, precision; writes outputs/gpu.json
+# The benchmark adds its rows to the file that the tests have written, whether all passed or not.
+gpu: export PYTHONPATH := .:$(PYTHONPATH)
+gpu:  ## what a GPU must show, and what only one can be timed by; writes outputs/gpu.json with the card's name
 	@mkdir -p outputs
-	PYTHONPATH=.:$$PYTHONPATH $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest -q -m gpu tests/gpu \
-	  --gpu-report outputs/gpu.json
+	$(OWN_PYTHON) -m pytest -q -m gpu tests/gpu --gpu-report outputs/gpu.json; tests=$$?; \
+	  $(OWN_PYTHON) scripts/benchmark.py --gpu --out outputs/gpu.json && exit $$tests
 
 lint: setup  ## ruff: style and common mistakes
 	$(BIN)/ruff check .

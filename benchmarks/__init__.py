@@ -1,51 +1,77 @@
 """What things cost on the machine at hand.
 
 The way through it: timing (several things in turn) -> gans, program, plain (what is timed) ->
-training, steps, operations, overhead, data, evaluation, command (measurements, yielding rows) ->
+training, steps, gpu, operations, overhead, data, evaluation, command (measurements, yielding rows) ->
 rows (tables, the file).
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import product
 
-from benchmarks import command, data, evaluation, operations, overhead, steps, training
+from benchmarks import command, data, evaluation, gpu, operations, overhead, steps, training
 from benchmarks.rows import Row
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The patterns of the names of the rows that `rows` yields, and whether it runs unless asked for."""
+    """The names of the rows that `rows` yields, and whether it runs unless asked for.
+
+    `gpu_names` are those of rows that it yields on a GPU only.
+    """
 
     names: tuple[str, ...]
     rows: Callable[[], Iterator[Row]]
     by_default: bool = True
+    gpu_names: tuple[str, ...] = ()
 
-    def is_wanted(self, patterns: Sequence[str]) -> bool:
+    def is_wanted(self, patterns: Sequence[str], on_gpu: bool = False) -> bool:
         """Whether a pattern may match one of the rows; without patterns, whether it runs by default."""
+        names = (*self.names, *(self.gpu_names if on_gpu else ()))
         if not patterns:
-            return self.by_default
+            return self.by_default and bool(names)
         return any(
-            fnmatchcase(name, pattern) or fnmatchcase(pattern, name)
-            for pattern in patterns
-            for name in self.names
+            fnmatchcase(name, pattern) or fnmatchcase(pattern, name) for pattern in patterns for name in names
         )
 
 
-def _training(net: str, *more: str) -> tuple[str, ...]:
+def _training(net: str, precisions: Iterable[str], *more: str) -> tuple[str, ...]:
     names = ("time/step", "speed", "rate/product", "mfu")
-    return (*(f"{name}/{net}/{precision}" for name in names for precision in training.PRECISIONS), *more)
+    return (*(f"{name}/{net}/{precision}" for name in names for precision in precisions), *more)
+
+
+def _of_gpu_iterations() -> Iterator[str]:
+    for net, norm, precision in product(gpu.NETS, gpu.NORMS, gpu.PRECISIONS):
+        of = f"{net}/{norm}/{precision}"
+        yield from (f"{what}/{of}/{way}" for what in ("gpu/time", "gpu/host_bound") for way in gpu.WAYS)
+        yield from (f"{what}/{of}" for what in ("gpu/host", "gpu/kernels", "gpu/busy", "ratio/graphs"))
+        if norm != "none":
+            yield f"ratio/norm/graphs/{of}"
 
 
 MEASUREMENTS = (
     Measurement(
-        _training("cnn32", "ratio/bf16", "ratio/plain_loop/fp32", "ratio/plain_loop/bf16"),
+        _training(
+            "cnn32", training.PRECISIONS, "ratio/bf16", "ratio/plain_loop/fp32", "ratio/plain_loop/bf16"
+        ),
         functools.partial(training.training, "cnn32", beside_plain=True),
+        gpu_names=_training("cnn32", training.ON_A_GPU, "ratio/tf32", "ratio/plain_loop/tf32"),
     ),
     *(
-        Measurement(_training(net), functools.partial(training.training, net))
+        Measurement(
+            _training(net, training.PRECISIONS),
+            functools.partial(training.training, net),
+            gpu_names=_training(net, training.ON_A_GPU),
+        )
         for net in ("cnn48", "cnn64", "resnet32")
+    ),
+    Measurement((), gpu.iterations, gpu_names=tuple(_of_gpu_iterations())),
+    Measurement(
+        (),
+        gpu.packing,
+        gpu_names=tuple(f"{kind}/packing/{n}" for kind in ("gpu", "ratio") for n in gpu.TOGETHER),
     ),
     Measurement(tuple(f"ratio/norm/{name}" for name in steps.NORMS[1:]), steps.norms),
     Measurement(
@@ -76,6 +102,9 @@ MEASUREMENTS = (
             ),
         ),
         evaluation.evaluation,
+    ),
+    Measurement(
+        (), evaluation.on_a_gpu, gpu_names=tuple(f"speed/evaluation/gpu/{name}" for name in evaluation.DTYPES)
     ),
     Measurement(("time/first_step",), command.first_step),
     Measurement(("time/help",), command.help_text),

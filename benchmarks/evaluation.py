@@ -10,7 +10,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -21,11 +21,12 @@ from torch import Tensor
 
 from benchmarks.gans import the_device
 from benchmarks.rows import Row, median_ratio
-from benchmarks.timing import in_turn, seconds
+from benchmarks.timing import in_turn, seconds, seconds_each
 from gan_lab.device import prepare_process
-from gan_lab.metrics.extractors import INCEPTION, Extractor, inception
+from gan_lab.metrics.extractors import DTYPES, INCEPTION, Extractor, inception
 
 BATCH = 64  # torch-fidelity's and ours, by default
+GPU_BATCH = 256  # ours on a GPU
 LAYERS = ["2048", "logits_unbiased"]
 NAMES = {"exact": "identical", "bf16": "reduced"}
 
@@ -61,6 +62,22 @@ def evaluation(rounds: int = 5) -> Iterator[Row]:
         ratio = median_ratio(times["torch-fidelity"], times[precision])
         yield Row(f"ratio/evaluation/{name}", ratio, "×")
         yield Row(f"difference/evaluation/{name}", difference[precision], "relative")
+
+
+def on_a_gpu(rounds: int = 5) -> Iterator[Row]:
+    """`speed/evaluation/gpu/<exact|tf32|bf16>`: Inception's images a second in batches of a GPU's size."""
+    device = the_device()
+    prepare_process(device)
+    images = pictures(GPU_BATCH, seed=0).to(device)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = write_random_weights(Path(folder) / "random.pth")
+        extractors = _extractors(weights, device, DTYPES)
+    measures = {
+        precision: functools.partial(seconds_each, functools.partial(extractor, images), device, count=5)
+        for precision, extractor in extractors.items()
+    }
+    for precision, times in in_turn(measures, rounds).items():
+        yield Row(f"speed/evaluation/gpu/{precision}", GPU_BATCH / statistics.median(times), "images/s")
 
 
 def effect(count: int = 1024) -> Iterator[Row]:
@@ -182,8 +199,10 @@ def _all_features(extractor: Extractor, images: Tensor) -> Tensor:
     return torch.cat([extractor(some)[0] for some in images.split(BATCH)]).cpu()
 
 
-def _extractors(weights: Path, device: torch.device) -> dict[str, Extractor]:
-    extractors = {name: inception(str(weights.parent), str(weights), name) for name in NAMES}
+def _extractors(
+    weights: Path, device: torch.device, precisions: Iterable[str] = NAMES
+) -> dict[str, Extractor]:
+    extractors = {name: inception(str(weights.parent), str(weights), name) for name in precisions}
     for extractor in extractors.values():
         extractor.network.to(device)
     return extractors

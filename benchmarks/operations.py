@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -61,7 +62,8 @@ class Operations(TorchDispatchMode):
         given = {_memory(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         is_new = [_memory(one) not in given for one in results]
-        if (any(is_new) or func._schema.is_mutable) and not func.name().startswith(NO_KERNEL):
+        is_view = not any(is_new) and (torch.Tag.inplace_view in func.tags or not func._schema.is_mutable)
+        if not is_view and not func.name().startswith(NO_KERNEL):
             self.note(Operation(func, args, kwargs or {}, results, is_new))
         return result
 

@@ -18,6 +18,7 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
 from benchmarks.gans import the_device
+from benchmarks.timing import BLOCK
 from gan_lab import build
 from gan_lab.config import compose, load
 from gan_lab.data import cifar10
@@ -97,14 +98,15 @@ def _forever(batches: DataLoader[Any]) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def plain_training(folder: Path, overrides: Sequence[str]) -> Iterator[Callable[[], float]]:
-    """Inside the block, a function that gives the time of a PlainLoop's iteration, the mean over three.
+    """Inside the block, a function that gives the time of a PlainLoop's iteration, the mean over a few.
 
     It runs in a process of its own, which nothing of this project has set up.
     """
     write_cifar10(folder)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, _start, (folder, list(overrides))) as worker:
-        yield lambda: worker.submit(_iterations, 3).result()
+        count = BLOCK if the_device().type == "cuda" else 3
+        yield lambda: worker.submit(_iterations, count).result()
 
 
 _loop: PlainLoop

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.gans import gan_for, iterate
 from benchmarks.timing import synchronize
 from gan_lab import build
+from gan_lab.device import allow_tf32
 from gan_lab.runs.directory import RunDirectory
 from gan_lab.runs.store import Store
 from gan_lab.training.gan import Gan, IterationInputs
@@ -22,12 +23,12 @@ LOG_EVERY, PROBE_EVERY = 3, 6  # while timing: plain, plain, logged, plain, plai
 
 
 class Program:
-    """A run's training loop with its store, logging to a metrics.jsonl in `folder`.
+    """A run's training loop with its store, logging to a metrics.jsonl in `folder`; on a GPU as graphs.
 
-    `seconds` is an iteration's mean time at the config's own intervals of logging and probes. To measure it
-    in less than a whole interval, plain, logged and probed iterations are timed separately, each from its
-    begin to the begin of the next with all that the loop does in between, and weighted by how often they
-    occur.
+    `seconds` is an iteration's mean time at the config's own intervals of logging and probes. A GPU goes
+    through whole intervals, with one synchronization before and after them. A CPU takes too long for that:
+    plain, logged and probed iterations are timed separately, each from its begin to the begin of the next
+    with all that the loop does in between, and weighted by how often they occur.
     """
 
     def __init__(self, overrides: Sequence[str], folder: Path) -> None:
@@ -37,6 +38,7 @@ class Program:
         self._held.enter_context(self._store.opened(fresh=False))
         self._store.begin(self.config.plain, {}, lambda: [])
         self._monitor = build.build_monitor(self.config, self.gan)
+        self._graphed = build.build_graphed(self.config, self.gan, self._monitor)
         self._shares = shares(self.config.train.log_every, self.config.probes.every)
 
     def close(self) -> None:
@@ -45,46 +47,64 @@ class Program:
         self._held.close()
 
     def seconds(self) -> float:
-        """The time of an iteration, by the medians of each kind over six, of which the first warms up."""
+        """The time of an iteration: of whole intervals, or by kind of six of which the first warms up."""
+        allow_tf32(self.config.train.tf32)  # another program of this process may not
+        if self.gan.device.type == "cuda":
+            return self.seconds_of_intervals()
         times = self.iterations(PROBE_EVERY)
         del times["plain"][0]  # it met the caches as the work of others had left them
         return sum(share * statistics.median(times[kind]) for kind, share in self._shares.items())
 
+    def seconds_of_intervals(self) -> float:
+        """Train until the config's intervals have come round; returns the mean time of an iteration."""
+        log_every, probe_every = self.config.train.log_every, self.config.probes.every
+        count = math.lcm(log_every, probe_every or 1)
+        begin, end = self._begins(count, count, log_every, probe_every)
+        return (end - begin) / count
+
     def iterations(self, count: int) -> dict[str, list[float]]:
         """Train so many iterations; returns their times by kind."""
-        timed = TimedGan(self.gan, count)
+        first = self.gan.iteration + 1
+        begins = self._begins(count, 1, LOG_EVERY, PROBE_EVERY)
+        times: dict[str, list[float]] = {"plain": [], "logged": [], "probed": []}
+        for number in range(count):
+            times[kind(first + number)].append(begins[number + 1] - begins[number])
+        return times
+
+    def _begins(self, count: int, every: int, log_every: int, probe_every: int) -> list[float]:
+        """Train `count` iterations; returns when each of `every` began, and the end."""
+        timed = TimedGan(self.gan, count, every)
         intervals = Intervals(
             iterations=10**9,
-            log_every=LOG_EVERY,
-            probe_every=PROBE_EVERY,
+            log_every=log_every,
+            probe_every=probe_every,
             audit_every=0,
             sample_every=0,
             checkpoint_every=10**9,
         )
-        first = self.gan.iteration + 1
         with contextlib.suppress(_Enough), self.gan.drawing_ahead():
-            train(cast(Gan, timed), self._store, [], intervals, self._monitor, lambda: None)
-        times: dict[str, list[float]] = {"plain": [], "logged": [], "probed": []}
-        for number in range(count):
-            times[kind(first + number)].append(timed.begins[number + 1] - timed.begins[number])
-        return times
+            gan = cast(Gan, timed)
+            train(gan, self._store, [], intervals, self._monitor, lambda: None, self._graphed)
+        return timed.begins
 
 
 class TimedGan:
-    """A Gan whose iterations' begins are noted; it ends the loop before one more than `count`."""
+    """A Gan of which the begin of each of `every` iterations is noted; it ends the loop after `count`."""
 
-    def __init__(self, gan: Gan, count: int) -> None:
+    def __init__(self, gan: Gan, count: int, every: int) -> None:
         self.begins: list[float] = []
-        self._gan, self._count = gan, count
+        self._gan, self._count, self._every, self._drawn = gan, count, every, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._gan, name)
 
     def draw(self, iteration: int) -> IterationInputs:
-        synchronize(self._gan.device)
-        self.begins.append(time.perf_counter())
-        if len(self.begins) > self._count:
+        if self._drawn % self._every == 0:
+            synchronize(self._gan.device)
+            self.begins.append(time.perf_counter())
+        if self._drawn == self._count:
             raise _Enough
+        self._drawn += 1
         return self._gan.draw(iteration)
 
 

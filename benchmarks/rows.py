@@ -1,10 +1,12 @@
 """What is measured, as rows `{name, value, unit}`: their arithmetic, their tables, their file."""
 
+import contextlib
 import dataclasses
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from gan_lab.errors import UserError
 from gan_lab.files import write_json
@@ -27,14 +29,23 @@ def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 def read(path: Path) -> list[Row]:
     """The rows of a file that `write` has written; raises UserError where it is none."""
     try:
-        return [Row(row["name"], float(row["value"]), row["unit"]) for row in json.loads(path.read_text())]
+        content = json.loads(path.read_text())
+        rows = content.get("rows", []) if isinstance(content, dict) else content
+        return [Row(row["name"], float(row["value"]), row["unit"]) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no file of benchmark rows ({error}): measure into it first") from error
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
-    """Write a list of `{name, value, unit}`, whole or not at all."""
-    write_json(path, [dataclasses.asdict(row) for row in rows])
+    """Write a list of `{name, value, unit}`, whole or not at all.
+
+    In a file that is an object, such as `make gpu`'s, it is `rows`, and what else is there stays.
+    """
+    listed: Any = [dataclasses.asdict(row) for row in rows]
+    with contextlib.suppress(OSError, ValueError):
+        if isinstance(content := json.loads(path.read_text()), dict):
+            listed = {**content, "rows": listed}
+    write_json(path, listed)
 
 
 def merged(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.gans import gan_for, iterate
 from benchmarks.rows import Row, median_ratio
-from benchmarks.timing import in_turn, seconds
+from benchmarks.timing import in_turn, seconds_each
 from gan_lab.training.gan import Measure
 
 NORMS = ("none", "sn", "ssn", "bsn", "bssn", "strict_sn")
@@ -64,7 +64,7 @@ def probes(rounds: int = 9) -> Iterator[Row]:
         gan, config = gan_for(CNN, Path(folder))
 
         def iteration(measure: Measure) -> float:
-            return seconds(lambda: gan.update(gan.draw(gan.iteration + 1), measure), gan.device)
+            return seconds_each(lambda: gan.update(gan.draw(gan.iteration + 1), measure), gan.device)
 
         measures = {"off": Measure.NOTHING, "on": Measure.PROBES}
         times = in_turn({name: functools.partial(iteration, one) for name, one in measures.items()}, rounds)
@@ -85,10 +85,10 @@ def growth(rounds: int = 3) -> Iterator[Row]:
 
 
 def iteration_times(settings: Mapping[str, tuple[str, ...]], rounds: int) -> dict[str, list[float]]:
-    """The times of bare iterations under each setting's overrides, in turn."""
+    """The times of bare iterations under each setting's overrides, in turn; no graphs."""
     with tempfile.TemporaryDirectory() as folder:
         measures: dict[str, Callable[[], float]] = {}
         for name, overrides in settings.items():
             gan, _ = gan_for(overrides, Path(folder))
-            measures[name] = functools.partial(seconds, functools.partial(iterate, gan), gan.device)
+            measures[name] = functools.partial(seconds_each, functools.partial(iterate, gan), gan.device)
         return in_turn(measures, rounds)

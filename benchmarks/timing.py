@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+BLOCK = 50  # iterations between two synchronizations of a GPU, which would else wait for the host
+
 
 def synchronize(device: torch.device) -> None:
     """Wait for the device's queue."""
@@ -19,6 +21,17 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     work()
     synchronize(device)
     return time.perf_counter() - begin
+
+
+def seconds_each(work: Callable[[], object], device: torch.device, count: int = BLOCK) -> float:
+    """How long `work` takes when it is done again and again: on a GPU the mean of `count`, else of one."""
+    times = count if device.type == "cuda" else 1
+
+    def block() -> None:
+        for _ in range(times):
+            work()
+
+    return seconds(block, device) / times
 
 
 def in_turn(

@@ -15,12 +15,14 @@ from benchmarks.gans import the_device
 from benchmarks.plain import plain_training
 from benchmarks.program import Program, floating_point_operations
 from benchmarks.rows import Row, median_ratio
-from benchmarks.timing import in_turn, seconds
+from benchmarks.timing import in_turn, seconds_each
+from gan_lab.device import full_precision
 from gan_lab.errors import UserError
 
 log = logging.getLogger(__name__)
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+ON_A_GPU = {"tf32": torch.float32}  # whose convolutions take either
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,10 @@ def training(name: str, beside_plain: bool = False) -> Iterator[Row]:
     - `time/step/<net>/<precision>`: an iteration; `speed/…`: real images a second.
     - `mfu/<net>/<precision>`: `floating_point_operations` a second over those of a matrix product of that
       precision in the same round; `rate/product/<net>/<precision>` is the latter.
-    - with `beside_plain`, `ratio/bf16` and `ratio/plain_loop/<precision>`: the plain loop's time over ours.
+    - with `beside_plain`, `ratio/<precision>`: the time in fp32 over that in the precision; and
+      `ratio/plain_loop/<precision>`: the plain loop's time over ours.
+
+    On a GPU there are fp32, as IEEE has it, and tf32, in which its convolutions round their factors.
     """
     net = NETS[name]
     overrides = [*net.overrides, "norm=sn"]
@@ -55,7 +60,7 @@ def training(name: str, beside_plain: bool = False) -> Iterator[Row]:
         measures: dict[str, Callable[[], float]] = {}
         for precision, program in programs.items():
             measures[precision] = program.seconds
-            measures[f"product/{precision}"] = functools.partial(product_rate, PRECISIONS[precision])
+            measures[f"product/{precision}"] = functools.partial(product_rate, precision)
         if beside_plain:
             measures["plain"] = stack.enter_context(plain_training(folder / "plain", overrides))
         values = in_turn(measures, net.rounds)
@@ -72,27 +77,48 @@ def training(name: str, beside_plain: bool = False) -> Iterator[Row]:
         yield Row(f"mfu/{name}/{precision}", utilization, "of a product")
         if beside_plain:
             yield Row(f"ratio/plain_loop/{precision}", median_ratio(values["plain"], times), "×")
-    if beside_plain and len(programs) == len(PRECISIONS):
-        yield Row("ratio/bf16", median_ratio(values["fp32"], values["bf16"]), "×")
+    if beside_plain and "fp32" in programs:
+        for precision in programs.keys() - {"fp32"}:
+            yield Row(f"ratio/{precision}", median_ratio(values["fp32"], values[precision]), "×")
 
 
 def _programs(
     overrides: list[str], folder: Path
 ) -> Iterator[tuple[str, contextlib.AbstractContextManager[Program]]]:
-    """The program in each precision that the config knows."""
-    for precision in PRECISIONS:
+    """The program in each precision that the config and the device know."""
+    is_gpu = the_device().type == "cuda"
+    for precision in {**PRECISIONS, **ON_A_GPU} if is_gpu else PRECISIONS:
         try:
-            program = Program([*overrides, f"train.precision={precision}"], folder / precision)
+            program = Program([*overrides, *choices(precision)], folder / precision)
         except UserError as error:
             log.warning("no rows in %s: %s", precision, error)
         else:
             yield precision, contextlib.closing(program)
 
 
-def product_rate(dtype: torch.dtype, repeats: int = 5) -> float:
-    """Floating point operations a second in a product of two large square matrices."""
+def choices(precision: str) -> tuple[str, ...]:
+    """The overrides for one of PRECISIONS or ON_A_GPU."""
+    if precision == "tf32":
+        return "train.precision=fp32", "train.tf32=true"
+    return f"train.precision={precision}", f"train.tf32={str(precision != 'fp32').lower()}"
+
+
+def product_rate(precision: str, repeats: int = 5) -> float:
+    """Floating point operations a second in a product of two large square matrices, in a precision."""
     device = the_device()
     size = 8192 if device.type == "cuda" else 2048
-    matrix = torch.randn(size, size, device=device).to(dtype)
-    times = [seconds(lambda: matrix @ matrix, device) for _ in range(repeats)]
+    matrix = torch.randn(size, size, device=device).to({**PRECISIONS, **ON_A_GPU}[precision])
+    with tf32_products() if precision in ON_A_GPU else full_precision():
+        times = [seconds_each(lambda: matrix @ matrix, device, count=10) for _ in range(repeats)]
     return 2 * size**3 / statistics.median(times)
+
+
+@contextlib.contextmanager
+def tf32_products() -> Iterator[None]:
+    """Inside the block a GPU's products of matrices round their factors as its convolutions in TF32 do."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

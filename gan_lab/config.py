@@ -157,6 +157,7 @@ class Metrics(_Axis):
     is_outputs: int | None = number(2, 10_000_000, default=None)
     kid_subset_size: int = number(2, 10_000_000, default=1000)
     batch_size: int = number(1, 100_000, default=64)
+    gpu_batch_size: int = number(1, 100_000, default=256)
 
 
 class Tracker(_Axis):

@@ -17,6 +17,10 @@ def stream(seed: int, purpose: str, *index: int, device: torch.device | str = "c
     of one purpose have equally many indices: zeros at the end count for nothing. On the CPU torch keeps 32
     bits of a seed, so that among n streams about n²/2³³ pairs are the same.
     """
+    return torch.Generator(device).manual_seed(seed_of(seed, purpose, *index))
+
+
+def seed_of(seed: int, purpose: str, *index: int) -> int:
+    """What seeds the generator of a stream, for who draws from many with one generator."""
     entropy = [seed, zlib.crc32(purpose.encode()), *index]
-    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state))
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])

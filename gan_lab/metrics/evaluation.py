@@ -232,13 +232,16 @@ def evaluator(
     measure: Sequence[str] = ("fid", "is"),
     every: int = 0,
     batch_size: int = 64,
+    gpu_batch_size: int = 256,
     datasets: Sequence[str] | None = None,
     **numbers: int | None,
 ) -> Evaluator:
     """The evaluator that a choice of `configs/metrics` describes; `numbers` are those of its `Protocol`.
 
-    `datasets` are the only ones that it can judge, which the config has checked.
+    It judges `batch_size` images at once on a CPU, `gpu_batch_size` on a GPU. `datasets` are the only ones
+    that it can judge, which the config has checked.
     """
     protocol = Protocol(measure=tuple(measure), **numbers)  # type: ignore[arg-type]
     extractor.network.to(device)
-    return Evaluator(extractor, real, cache, protocol, batch_size, every)
+    at_once = gpu_batch_size if device.type == "cuda" else batch_size
+    return Evaluator(extractor, real, cache, protocol, at_once, every)

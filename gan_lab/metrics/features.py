@@ -1,7 +1,8 @@
 """From images to what the metrics need of them, in one pass; of real images once, then cached on disk."""
 
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -55,9 +56,7 @@ def gather(
     With `is_shared` each rank makes and judges batches of its own: those of a single process, in its order.
     """
 
-    def judge(start: int, stop: int) -> tuple[Tensor, Tensor]:
-        return extractor(images(start, stop))
-
+    judge = _InParts(lambda start, stop: extractor(images(start, stop)))
     count = len(for_fid)
     stride = batch_size * env.world_size() if is_shared else batch_size
     moments, features, logits = Moments(), [], []
@@ -73,6 +72,34 @@ def gather(
             logits.append(batch_logits if keep_logits else batch_logits[:0])
             bar.update(stop - start)
     return Gathered(moments, torch.cat(features), torch.cat(logits))
+
+
+class _InParts:
+    """A function of images' numbers, called for fewer of them at once where a GPU's memory ends."""
+
+    def __init__(self, judge: Callable[[int, int], tuple[Tensor, Tensor]]) -> None:
+        self._judge = judge
+        self._most = sys.maxsize
+
+    def __call__(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        while True:
+            size = min(self._most, stop - start)
+            try:
+                parts = [self._judge(first, min(first + size, stop)) for first in range(start, stop, size)]
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                self._most = size // 2
+                log.warning(
+                    "the GPU's memory is too small for %d images at once: judging %d", size, self._most
+                )
+            else:
+                return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    features, logits = zip(*parts, strict=True)
+    return torch.cat(features), torch.cat(logits)
 
 
 def _chosen(rows: Tensor, mask: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from benchmarks import MEASUREMENTS, Measurement, measure, overhead, plain, step
 from benchmarks.gans import gan_for, iterate
 from benchmarks.program import Program, floating_point_operations
 from benchmarks.rows import Row
+from gan_lab.device import allow_tf32
 
 TINY = ("dataset=cifar10", "arch.width=0.0625", "norm=sn", "train.batch_size=2", "device=cpu")
 
@@ -29,6 +30,12 @@ Programs = Callable[[tuple[str, ...], Path], Program]
 def _counted_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that goes on by a second whenever it is read: no test measures this machine."""
     monkeypatch.setattr(time, "perf_counter", map(float, itertools.count()).__next__)
+
+
+@pytest.fixture(autouse=True)
+def _tf32_as_before() -> Iterator[None]:
+    yield
+    allow_tf32(True)
 
 
 @pytest.fixture
@@ -54,7 +61,7 @@ def names(rows: list[Row]) -> set[str]:
 
 
 def test_no_name_is_that_of_two_rows() -> None:
-    every = [name for measurement in MEASUREMENTS for name in measurement.names]
+    every = [name for one in MEASUREMENTS for name in (*one.names, *one.gpu_names)]
     assert len(set(every)) == len(every)
 
 
@@ -76,12 +83,15 @@ def test_patterns_select_measurements_and_then_rows() -> None:
         return Measurement(found, lambda: iter([Row(name, 1.0, "s") for name in found]))
 
     both, rare = rows_of("a/x", "a/y"), Measurement(("b",), lambda: iter([]), by_default=False)
+    on_gpu = Measurement((), lambda: iter([]), gpu_names=("g/x",))
     assert both.is_wanted([])
     assert both.is_wanted(["a/*"])
     assert both.is_wanted(["c", "*/y"])
     assert not both.is_wanted(["b"])
     assert not rare.is_wanted([])
     assert rare.is_wanted(["b"])
+    assert all(on_gpu.is_wanted(patterns, on_gpu=True) for patterns in ([], ["g/*"]))
+    assert not any(on_gpu.is_wanted(patterns) for patterns in ([], ["g/*"]))
     assert [row.name for row in measure(both, [])] == ["a/x", "a/y"]
     assert [row.name for row in measure(both, ["*/y"])] == ["a/y"]
 
@@ -113,6 +123,18 @@ def test_the_program_is_the_same_training_as_bare_iterations(programs: Programs,
         iterate(bare)
     for ours, theirs in zip(program.gan.generator.parameters(), bare.generator.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_gpu_s_seconds_are_of_whole_intervals_with_one_synchronization_at_either_end(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = programs((*TINY, "train.log_every=2", "probes.every=3"), tmp_path)
+    at: list[int] = []
+    monkeypatch.setattr("benchmarks.program.synchronize", lambda device: at.append(program.gan.iteration))
+    assert [program.seconds_of_intervals() > 0 for _ in range(2)] == [True, True]
+    assert at == [0, 6, 6, 12]
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [2, 3, 4, 6, 8, 9, 10, 12]
 
 
 def test_seconds_weigh_the_kinds_by_the_configs_intervals(
@@ -155,7 +177,7 @@ def test_operations_are_those_of_the_layers(tmp_path: Path) -> None:
 
 
 def test_training_rows(tiny: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(training, "product_rate", lambda dtype: 1e9)
+    monkeypatch.setattr(training, "product_rate", lambda precision: 1e9)
     monkeypatch.setattr(plain, "ROWS", 4)
     rows = list(training.training("cnn32", beside_plain=True))
     assert names(rows) == set(MEASUREMENTS[0].names)
@@ -164,6 +186,34 @@ def test_training_rows(tiny: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     seconds = values["time/step/cnn32/fp32"] / 1000
     assert values["mfu/cnn32/fp32"] == pytest.approx(operations / seconds / 1e9)
     assert values["speed/cnn32/fp32"] == pytest.approx(2 / seconds)
+
+
+def test_on_a_gpu_ieee_float32_and_tf32_are_two_precisions(
+    tiny: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with the product of that precision."""
+    rates = {"fp32": 1e9, "tf32": 8e9, "bf16": 16e9}
+    monkeypatch.setattr(training, "product_rate", rates.__getitem__)
+    monkeypatch.setattr(training, "the_device", lambda: torch.device("cuda"))
+    rows = {row.name: row.value for row in training.training("cnn32")}
+    of_gpu = {name for name in MEASUREMENTS[0].gpu_names if not name.startswith("ratio/")}
+    assert rows.keys() >= of_gpu
+    assert [rows[f"rate/product/cnn32/{name}"] for name in rates] == [1, 8, 16]
+
+
+def test_a_product_in_tf32_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a GPU is; afterwards products are exact again."""
+    seen: list[str] = []
+
+    def precision_now(*_: object, **__: object) -> float:
+        seen.append(torch.get_float32_matmul_precision())
+        return 1.0
+
+    monkeypatch.setattr(training, "seconds_each", precision_now)
+    for precision in ("fp32", "tf32", "bf16"):
+        assert training.product_rate(precision, repeats=1) > 0
+    assert seen == ["highest", "high", "highest"]
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_norm_probe_and_growth_rows(tiny: None) -> None:

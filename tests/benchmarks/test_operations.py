@@ -24,6 +24,7 @@ def test_what_launches_a_kernel_is_counted_and_views_are_not() -> None:
     weight = torch.ones(3, 2, requires_grad=True)
     with Operations() as operations:
         torch.empty(4).view(2, 2).t()[0].detach()
+        weight.detach().unsqueeze_(0)
         (weight.t().reshape(6) * 2).sum().backward()
         torch._foreach_add_([weight.data, weight.data[0]], 1)
     assert [line.split()[0] for line in operations.seen] == [

@@ -36,6 +36,17 @@ def test_the_file_is_a_list_of_name_value_and_unit(tmp_path: Path) -> None:
     assert rows.read(path) == ROWS
 
 
+def test_a_file_that_says_more_keeps_it(tmp_path: Path) -> None:
+    """As `make gpu`'s does: the card, and what tests saw there."""
+    path, more = tmp_path / "gpu.json", {"gpu": "A card", "tests": {"a": 1.0}}
+    path.write_text(json.dumps(more))
+    assert rows.read(path) == []
+    for some in (ROWS[:1], ROWS):
+        rows.write(path, some)
+        assert rows.read(path) == some
+        assert {name: json.loads(path.read_text())[name] for name in more} == more
+
+
 @pytest.mark.parametrize(
     "content", ["{", "[1]", '[{"name": "a"}]', '[{"name": "a", "value": "x", "unit": ""}]']
 )

@@ -5,8 +5,9 @@ import time
 import pytest
 import torch
 
+from benchmarks import timing
 from benchmarks.program import kind, shares
-from benchmarks.timing import in_turn, seconds
+from benchmarks.timing import BLOCK, in_turn, seconds, seconds_each
 
 
 def test_all_are_measured_in_every_round_forth_and_back_and_the_first_round_is_thrown_away() -> None:
@@ -25,6 +26,18 @@ def test_seconds_are_those_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None
     ticks = iter([10.0, 12.5])
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
     assert seconds(lambda: None, torch.device("cpu")) == 2.5
+
+
+@pytest.mark.parametrize(("device", "times"), [("cuda", BLOCK), ("cpu", 1)])
+def test_a_gpu_goes_through_a_block_between_two_synchronizations(
+    device: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would wait for the host's calls in every iteration."""
+    ticks, calls = iter([10.0, 20.0]), []
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(timing, "synchronize", lambda device: calls.append("synchronize"))
+    assert seconds_each(lambda: calls.append("work"), torch.device(device)) == 10 / times
+    assert calls == ["synchronize", *["work"] * times, "synchronize"]
 
 
 @pytest.mark.parametrize(("log_every", "probe_every"), [(50, 100), (50, 70), (3, 7), (1, 5), (4, 1), (10, 0)])

@@ -21,8 +21,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.getoption("gpu_report", None)
     if path is not None:
         device = pick_device("auto")
-        report = {"device": str(device), "torch": torch.__version__, **hardware(device), **SEEN}
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        machine = {"device": str(device), "torch": torch.__version__, **hardware(device)}
+        path.write_text(json.dumps({**machine, "tests": SEEN}, indent=1) + "\n")
 
 
 @pytest.fixture

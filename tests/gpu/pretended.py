@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 GPU, HOST = torch.device("cuda", 0), torch.device("cpu")
 
@@ -139,6 +138,17 @@ class PretendedGpu:
 # --- labels
 
 
+def leaves_of(values: Any) -> Iterator[Any]:
+    """What arguments and results consist of; PyTorch's own function, for any class, takes longer."""
+    if isinstance(values, list | tuple):
+        for value in values:
+            yield from leaves_of(value)
+    elif isinstance(values, dict):
+        yield from leaves_of([*values.values()])
+    else:
+        yield values
+
+
 def lies_on(tensor: Tensor) -> torch.device:
     """Where a tensor would lie."""
     with torch._C.DisableTorchFunction():
@@ -148,15 +158,13 @@ def lies_on(tensor: Tensor) -> torch.device:
 def device_among(values: Any) -> torch.device:
     """The GPU if a tensor among these values lies on it."""
     return (
-        GPU
-        if any(isinstance(leaf, Tensor) and lies_on(leaf) == GPU for leaf in tree_leaves(values))
-        else HOST
+        GPU if any(isinstance(leaf, Tensor) and lies_on(leaf) == GPU for leaf in leaves_of(values)) else HOST
     )
 
 
 def _labelled(value: Any, device: torch.device) -> Any:
     with torch._C.DisableTorchFunction():
-        for leaf in tree_leaves(value):
+        for leaf in leaves_of(value):
             if isinstance(leaf, Tensor):
                 leaf.untyped_storage().pretended_device = device  # type: ignore[attr-defined]
     return value
@@ -302,7 +310,7 @@ class _Kernels(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func.name().removeprefix("aten::").partition(".")[0]
-        leaves = tree_leaves((args, kwargs))
+        leaves = [*leaves_of((args, kwargs))]
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         devices = [lies_on(tensor) for tensor in tensors]
         on_gpu = GPU in devices

@@ -16,8 +16,12 @@ from gan_lab.config import compose, load
 from gan_lab.data import write_array
 from gan_lab.device import allow_tf32, full_precision, prepare_process
 from gan_lab.metrics.moments import Moments
+from gan_lab.norms.power_iteration import eliminated
+from gan_lab.presets import CONFIGS
 from gan_lab.probes import is_finite
+from gan_lab.training.divergence import DivergenceMonitor
 from gan_lab.training.gan import Gan, Measure
+from gan_lab.training.graph import CHECKS, WARM_UP, CudaGraphs, GraphedUpdate
 
 pytestmark = pytest.mark.gpu
 Saw = Callable[[float | str], None]
@@ -28,6 +32,12 @@ CHOICES = [
     "norm=strict_sn norm.target=both loss=wgan_gp penalty=gradient_penalty optimizer.n_dis=2",
     "norm=ssn penalty=r1 loss=nonsaturating train.resident_gb=0",
     "norm=bsn arch=resnet",
+]
+CAPTURED = [
+    *(f"norm={path.stem}" for path in sorted((CONFIGS / "norm").glob("*.yaml"))),
+    *CHOICES[1:],
+    "norm=bssn train.precision=bf16",
+    "norm=sn optimizer.decay=linear optimizer.tensorflow_epsilon=true",
 ]
 
 
@@ -181,3 +191,64 @@ def test_moments_are_those_of_numpy(device: torch.device) -> None:
     np.testing.assert_allclose(
         found["sigma"], np.cov(rows.double().numpy(), rowvar=False), rtol=1e-8, atol=1e-10
     )
+
+
+@pytest.mark.usefixtures("needs_a_gpu")
+@pytest.mark.parametrize("choices", CAPTURED)
+def test_a_captured_iteration_leaves_the_bits_of_its_operations_one_by_one(
+    gan_of: Callable[..., Gan], choices: str
+) -> None:
+    """Of every norm, also in the iterations after those in which a run looks at that itself."""
+    eager, gan = gan_of(choices), gan_of(choices)
+    graphs = CudaGraphs(gan.device)
+    update = GraphedUpdate(gan, DivergenceMonitor(gan, 1e6).see, graphs, required=True)
+    for _ in range(iterations := WARM_UP + CHECKS + 4):
+        values = update(gan.draw(gan.iteration + 1))
+    expected = train(eager, iterations)
+    assert same_bits(eager, gan)
+    assert {name: value.item() for name, value in values.items()} == {
+        name: value.item() for name, value in expected.items()
+    }
+
+
+def gram_matrices(seed: int) -> Tensor:
+    """Those of vectors that are independent enough for an inverse, `[8, 5, 5]`."""
+    rows = torch.randn(8, 5, 64, generator=torch.Generator().manual_seed(seed))
+    return rows @ rows.mT / 64
+
+
+def test_what_is_written_out_for_cholesky_is_its_inverse(device: torch.device, saw: Saw) -> None:
+    matrices = gram_matrices(0)
+    expected = torch.linalg.cholesky(matrices.double()).inverse()
+    found = eliminated(matrices.to(device), torch.eye(5, device=device)).cpu().double()
+    saw(worst := ((found - expected).norm() / expected.norm()).item())
+    assert worst < 1e-5
+
+
+CALLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "written out": lambda matrices: eliminated(matrices, torch.eye(5, device=matrices.device)),
+    "matrix_power": lambda matrices: torch.linalg.matrix_power(matrices, 16),
+    "cholesky_ex": lambda matrices: torch.linalg.cholesky_ex(matrices)[0],  # last: its refusal may last
+}
+
+
+@pytest.mark.usefixtures("needs_a_gpu")
+@pytest.mark.parametrize("call", CALLS)
+def test_calls_that_cuda_captures_repeat_their_bits(device: torch.device, call: str, saw: Saw) -> None:
+    """Of `cholesky_ex`, which norms do not call on a GPU, it is only noted whether CUDA captures it."""
+    memory, graphs = gram_matrices(0).to(device), CudaGraphs(device)
+
+    def work() -> dict[str, Tensor]:
+        return {"result": CALLS[call](memory)}
+
+    graphs.ordinary(work)
+    try:
+        repeat, values = graphs.record(work)
+    except RuntimeError as error:
+        saw(f"refused: {error}")
+        assert call == "cholesky_ex"
+        return
+    saw("captured")
+    memory.copy_(gram_matrices(1))
+    repeat()
+    assert torch.equal(values["result"], CALLS[call](memory))

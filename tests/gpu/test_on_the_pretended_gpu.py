@@ -34,14 +34,18 @@ from gan_lab.training.ema import ExponentialMovingAverage
 from gan_lab.training.gan import Gan, Measure
 
 
-def every(axis: str) -> list[str]:
-    """All choices of an axis, whoever added them."""
-    return [f"{axis}={path.stem}" for path in sorted((CONFIGS / axis).glob("*.yaml"))]
+def every(axis: str, but: str = "") -> list[str]:
+    """All choices of an axis, whoever added them, but for one."""
+    return [f"{axis}={path.stem}" for path in sorted((CONFIGS / axis).glob("*.yaml")) if path.stem != but]
 
 
 CHOICES = [
     *every("norm"),
-    *(f"norm=sn {one}" for axis in ("loss", "penalty", "augment") for one in every(axis)),
+    *(
+        f"norm=sn {one}"
+        for axis, default in {"loss": "hinge", "penalty": "none", "augment": "none"}.items()
+        for one in every(axis, but=default)
+    ),
     *(f"norm=bssn norm.gamma={gamma} norm.target=both" for gamma in ("shared", "per_layer")),
     "norm=bsn norm.target=both arch=resnet arch.width=0.01",
     "norm=strict_sn arch=resnet arch.width=0.01 train.precision=bf16",
@@ -157,14 +161,16 @@ def test_a_run_and_its_metrics_are_those_of_the_cpu(
 ) -> None:
     """From its start over an interruption to its end, and judged again afterwards."""
     choices = [
-        *("norm=bssn", "train.ema=0.9", "metrics=digits", "train.sample_every=15"),
+        *("norm=bssn", "train.ema=0.9", "metrics=digits", "train.sample_every=8"),
+        *("train.iterations=16", "train.evaluate_every=10", "train.checkpoint_every=8"),
         *("metrics.digits.measure=[fid,is,kid,prc]", "metrics.digits.kid_subset_size=20"),
+        "metrics.digits.gpu_batch_size=250",  # as on the CPU: of others figures are the same to rounding
     ]
     rows, judged = [], []
     for device in ("cpu", "cuda"):
         overrides = [*tiny, *choices, f"device={device}", f"paths.outputs={tmp_path}/{device}"]
         with PretendedGpu() if device == "cuda" else contextlib.nullcontext():
-            assert run(compose([*overrides, "train.iterations=20"])).exit_status == 0
+            assert run(compose([*overrides, "train.iterations=10"])).exit_status == 0
             assert run(compose(overrides)).exit_status == 0  # resumes
             (record,) = (tmp_path / device).glob("**/metrics.jsonl")
             data = next(one for one in tiny if one.startswith("paths.data="))

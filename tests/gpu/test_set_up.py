@@ -1,5 +1,6 @@
 """How a process is set up for a GPU, and what is written down of it: on one that is none."""
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from pretended import GPU, PretendedGpu, lies_on
@@ -16,9 +18,12 @@ from torch import Tensor
 from gan_lab import device as device_module
 from gan_lab.commands import generate
 from gan_lab.config import compose
+from gan_lab.data import write_array
 from gan_lab.device import hardware, pick_device, prepare_process, prepare_upload
 from gan_lab.distributed import collectives
 from gan_lab.evaluate import judge
+from gan_lab.metrics import evaluator
+from gan_lab.metrics.extractors import Extractor
 from gan_lab.run import run
 from gan_lab.training.gan import Gan
 from gan_lab.training.loop import Clock
@@ -155,6 +160,25 @@ def test_a_status_names_the_gpu_and_a_resume_on_other_hardware_is_said(
         said = "trained on a CPU so far, and now on Pretended"
         assert log.count(said) == 1
         assert trained("cuda", 6)[1].count("the same run to rounding") == 1  # the same GPU is nothing new
+
+
+def test_a_gpu_judges_more_images_at_once(tmp_path: Path) -> None:
+    class Judge(torch.nn.Module):
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            at_once.append(len(images))
+            found = images.flatten(1).float()
+            return found, found
+
+    at_once: list[int] = []
+    real = write_array(tmp_path / "real.npy", np.zeros((40, 3, 2, 2), dtype=np.uint8), {})
+    pixels = torch.zeros(40, 3, 2, 2, dtype=torch.uint8)
+    sizes = {"batch_size": 10, "gpu_batch_size": 30}
+    for device in ("cpu", "cuda"):
+        with PretendedGpu() if device == "cuda" else contextlib.nullcontext():
+            network, there = Extractor(Judge(), {"name": device}, ""), torch.device(device)
+            made = evaluator(real, tmp_path, there, network, ["fid"], num_generated=40, **sizes)
+            made.evaluate(lambda start, stop: pixels[start:stop])
+    assert at_once == 2 * [10] * 4 + 2 * [30, 10]  # the real images, and then the generated ones
 
 
 @pytest.mark.parametrize("tf32", [True, False])

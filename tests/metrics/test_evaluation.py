@@ -302,6 +302,50 @@ def test_one_pass_over_the_images_serves_all_metrics(
     assert extractor.network.seen == 30 + 50
 
 
+def test_figures_do_not_depend_on_how_many_images_are_judged_at_once(
+    data: Path, images: Images, array_of: ArrayOf, tmp_path: Path
+) -> None:
+    """Beyond rounding: by convolutions, of the sizes for a CPU and for a GPU, and an odd one."""
+    real, generated = array_of(images(300, seed=1)), images(290, seed=2, level=110)
+    figures = []
+    for size in (64, 256, 7):
+        protocol = Protocol(num_generated=290, is_splits=2, kid_subset_size=50, measure=METRICS)
+        evaluator = Evaluator(extractors.digits(str(data)), real, tmp_path / str(size), protocol, size)
+        figures.append(evaluator.evaluate(lambda start, stop: generated[start:stop]))
+    for others in figures[1:]:
+        assert others == pytest.approx(figures[0], rel=1e-5)
+
+
+def test_images_beyond_the_memory_of_a_gpu_are_judged_in_parts(
+    projection: Make,
+    images: Images,
+    array_of: ArrayOf,
+    tmp_path: Path,
+    warnings_of_metrics: pytest.LogCaptureFixture,
+) -> None:
+    pixels, generated = array_of(images(50, seed=1)), images(50, seed=2)
+    expected = evaluate(
+        projection(), pixels, generated, tmp_path / "all", batch_size=50, measure=("fid", "is", "prc")
+    )
+
+    def refuse(network: torch.nn.Module, arguments: tuple[Tensor]) -> None:
+        if len(arguments[0]) > 15:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    small = projection()
+    small.network.register_forward_pre_hook(refuse)
+    found = evaluate(
+        small, pixels, generated, tmp_path / "parts", batch_size=50, measure=("fid", "is", "prc")
+    )
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert small.network.seen == 50 + 50
+    assert "too small for 50 images at once: judging 25" in warnings_of_metrics.text
+
+    small.network.register_forward_pre_hook(lambda *_: refuse(small.network, (torch.empty(16),)))
+    with pytest.raises(torch.OutOfMemoryError):  # not even one
+        evaluate(small, pixels, generated, tmp_path / "parts", batch_size=50, measure=("fid", "is", "prc"))
+
+
 def test_each_metric_takes_the_first_images_of_its_number(
     projection: Make, images: Images, array_of: ArrayOf, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """scripts/benchmark.py: what it prints and writes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+    without_gpu = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, capture_output=True, text=True, env=without_gpu)
 
 
 def test_a_row_is_measured_written_compared_and_printed_again(tmp_path: Path) -> None:
@@ -34,6 +36,7 @@ def test_a_row_is_measured_written_compared_and_printed_again(tmp_path: Path) ->
 def test_unknown_rows_and_files_are_refused_in_a_sentence(tmp_path: Path) -> None:
     for arguments, message in (
         (["nonsense"], "no row is called nonsense"),
+        (["gpu/kernels/*"], "there is no GPU here for gpu/kernels/*"),
         (["--markdown", "--out", str(tmp_path / "missing")], "is no file of benchmark rows"),
         (["time/help", "--compare", str(tmp_path / "missing")], "is no file of benchmark rows"),
     ):
@@ -42,3 +45,12 @@ def test_unknown_rows_and_files_are_refused_in_a_sentence(tmp_path: Path) -> Non
         assert message in done.stderr
         assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_of_a_gpu_are_listed_and_left_out_without_one(tmp_path: Path) -> None:
+    listed = benchmark("--list").stdout.splitlines()
+    assert "gpu/time/cnn32/sn/tf32/graphs  (on a GPU only)" in listed
+    assert "time/step/cnn32/fp32" in listed
+    out = tmp_path / "gpu.json"
+    assert benchmark("--gpu", "--out", str(out)).stdout.startswith("there is no GPU here")
+    assert not out.exists()

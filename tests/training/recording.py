@@ -2,10 +2,12 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from benchmarks.operations import Operation, Operations
 from gan_lab.training.graph import Values
@@ -44,4 +46,11 @@ class _Kept(Operations):
         self.operations: list[Operation] = []
 
     def note(self, operation: Operation) -> None:
-        self.operations.append(operation)
+        # What lies in the same memory, with the shapes of now: some views are taken in place later.
+        self.operations.append(
+            replace(operation, **{name: _aliases(one) for name, one in vars(operation).items()})
+        )
+
+
+def _aliases(values: Any) -> Any:
+    return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, values)
