@@ -40,7 +40,7 @@ def _write(given: argparse.Namespace, folder: Path, out: Path) -> None:
     heading = given.title or given.outputs.name.removesuffix(".tar.xz") or "Study"
     chapter = write_chapter(runs, damaged, heading, "" if given.no_page else "comparison.html")
     if chapter.figures or chapter.samples:
-        from gan_lab.report.chapter_figures import draw, draw_samples
+        from gan_lab.report.chapter.figures import draw, draw_samples
 
         for figure in chapter.figures:
             draw(figure, out)

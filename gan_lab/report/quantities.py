@@ -17,14 +17,19 @@ class Quantity:
     """One number of a run: the median over the second half of its training.
 
     Of a quantity by layer, `prefix` ends in / and the layers' geometric mean is taken, or with `spread` the
-    mean of the absolute logarithms, which is 0 where every layer has the value 1. `audited` are those that
-    the chapter shows by setting: what the theory is about and only an audit measures.
+    mean of the absolute logarithms, which is 0 where every layer has the value 1. With `largest` it is the
+    largest of the whole training, of what was logged.
     """
 
     title: str
     prefix: str
     spread: bool = False
-    audited: bool = False
+    largest: bool = False
+
+    @property
+    def is_typical(self) -> bool:
+        """Whether it is the middle value, neither a spread nor a peak."""
+        return not self.spread and not self.largest
 
     def names(self, known: Sequence[str]) -> list[str]:
         if self.prefix.endswith("/"):
@@ -34,6 +39,7 @@ class Quantity:
 
 QUANTITIES = (
     Quantity("gradient norm of the discriminator", "grad_norm/d"),
+    Quantity("largest gradient norm of the discriminator", "grad_norm/d", largest=True),
     Quantity("gradient norm of the generator", "grad_norm/g"),
     Quantity("slope at real images", "slope/real_mean"),
     Quantity("slope at generated images", "slope/fake_mean"),
@@ -41,12 +47,12 @@ QUANTITIES = (
     Quantity("distance of the weight variances from LeCun's", "weight_var_ratio/", spread=True),
     Quantity("sigma", "sigma/"),
     Quantity("operator norm of the layers", "operator_norm/"),
-    Quantity("stable rank of the layers", "stable_rank/", audited=True),
+    Quantity("stable rank of the layers", "stable_rank/"),
     Quantity("Lipschitz bound of the discriminator", "lipschitz/d"),
     Quantity("bound of the layers' gradient norms", "grad_bound/d/"),
-    Quantity("curvature", "curvature/d", audited=True),
-    Quantity("spread of the operator norms over the layers", "operator_norm_spread/d", audited=True),
-    Quantity("median singular value over the largest", "spectrum_median/", audited=True),
+    Quantity("curvature", "curvature/d"),
+    Quantity("spread of the operator norms over the layers", "operator_norm_spread/d"),
+    Quantity("median singular value over the largest", "spectrum_median/"),
 )
 
 
@@ -92,7 +98,8 @@ def _quantities(record: Record) -> dict[str, float]:
     late = record.iteration > record.iteration[-1] / 2
     found = {}
     for quantity in QUANTITIES:
-        layers = [_median(record.columns[name][late]) for name in quantity.names(list(record.columns))]
+        columns = [record.columns[name] for name in quantity.names(list(record.columns))]
+        layers = [_largest(column) if quantity.largest else _median(column[late]) for column in columns]
         known = [value for value in layers if value is not None]
         if not known:
             continue
@@ -108,3 +115,8 @@ def _quantities(record: Record) -> dict[str, float]:
 def _median(values: NDArray[np.floating]) -> float | None:
     there = values[np.isfinite(values)]
     return float(np.median(there)) if len(there) else None
+
+
+def _largest(values: NDArray[np.floating]) -> float | None:
+    there = values[np.isfinite(values)]
+    return float(there.max()) if len(there) else None

@@ -7,7 +7,7 @@ from PIL import Image
 
 from gan_lab.errors import UserError
 from gan_lab.files import replacing
-from gan_lab.report.chapter import Figure
+from gan_lab.report.chapter.study import Figure
 from gan_lab.report.grids import available
 from gan_lab.report.runs import Run
 
