@@ -24,6 +24,7 @@ SWEEPS = {  # by preset: what may differ between its runs, the seed aside
         *(f"optimizer.{key}" for key in ("g_lr", "d_lr", "n_dis", "generator.lr", "discriminator.lr")),
     },
     "controls": {"norm", "train.precision", "train.ema", "augment"},
+    "pictures": {"norm"},
 }
 
 
@@ -38,7 +39,7 @@ def jobs(name: str) -> list[list[str]]:
 
 def test_every_sweep_is_here() -> None:
     files = {path.stem for path in (CONFIGS / "experiment/study").glob("*.yaml")}
-    assert files == {*SWEEPS, "common"}
+    assert files == {*SWEEPS, "common", "common_digits"}
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -47,7 +48,7 @@ def test_runs_of_a_sweep_differ_in_what_it_asks_only(name: str) -> None:
     configs: list[dict[str, Any]] = []
     for job in (batch[0], batch[len(batch) // 2], batch[-1]):
         config = load(compose([f"experiment=study/{name}", *job]))
-        assert config.dataset.name == "digits"
+        assert config.dataset.name == ("folder" if name == "pictures" else "digits")
         configs.append(flatten(identity(config.plain)))
     keys = reduce(set.union, map(set, configs))
     differ = {key for key in keys if len({str(config.get(key)) for config in configs}) > 1} - {"seed"}
