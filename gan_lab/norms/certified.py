@@ -219,9 +219,10 @@ def _most_overlaps(taps: int, stride: int, dilation: int) -> int:
 def schatten_norm(matrices: Tensor, iterations: int) -> Tensor:
     """`(Σ_i σ_i^p)^(1/p)` of each of `[B, m, n]`, p = 2^(iterations + 1), by Gram iterations; `[B]`.
 
-    `σ_1 ≤` it `≤ rank^(1/p)·σ_1` in exact arithmetic; a margin covers what each product's rounding can take from
-    the Frobenius norm (no proof where many singular values are nearly alike). Its gradient can be taken once, and of one of the B
-    numbers only: in that of the largest or least of them the others are not there.
+    `σ_1 ≤` it `≤ rank^(1/p)·σ_1` in exact arithmetic; a margin covers what each product's rounding can take
+    from the Frobenius norm (which is no proof where many singular values are nearly alike). Its gradient can
+    be taken once, and of one of the B numbers only: in that of the largest or least of them the others are
+    not there.
     """
     wide = _wide(matrices)
     norm: Tensor = _Schatten.apply(wide, iterations)
