@@ -248,8 +248,8 @@ def _after(function: Callable[..., Any], then: Callable[[Any], Any]) -> Callable
     return call
 
 
-def _by_way_of_the_host(self: ExponentialMovingAverage, network: nn.Module) -> None:
-    for ours, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
+def _by_way_of_the_host(self: ExponentialMovingAverage) -> None:
+    for ours, theirs in zip(self._averages, self._averaged, strict=True):
         ours.copy_(self.decay * ours.cpu() + (1 - self.decay) * theirs.detach().cpu())
 
 

@@ -62,7 +62,13 @@ def draw(figure: Figure, folder: Path) -> None:
     if all(y > 0 for points in figure.points.values() for _, y, _ in points):
         panel.set_yscale("log")
     if figure.log_x:
-        panel.set_xscale("log")
+        sizes = [x for points in figure.points.values() for x, *_ in points]
+        least = min((x for x in sizes if x > 0), default=1.0)
+        if all(sizes):
+            panel.set_xscale("log")
+        else:  # zeros, which a logarithmic axis has no place for, stand left of all else
+            panel.set_xscale("symlog", linthresh=least, linscale=0.5)
+            panel.set_xlim(left=-least / 5)
     panel.set_xlabel(figure.x)
     panel.set_ylabel(figure.y)
     panel.grid(alpha=0.25, linewidth=0.5, which="both")

@@ -10,6 +10,7 @@ from gan_lab.report.quantities import QUANTITIES, Facts
 from gan_lab.report.runs import Run, setting_keys, settings, value
 from gan_lab.report.statistics import LEVEL, Interval, spearman
 
+VARIANCE = next(one.title for one in QUANTITIES if one.prefix == "weight_var_ratio/")  # the paper's argument
 MOST_COLUMNS = 7  # of a table that is to be read
 MEASURED = (
     "Of each run the median over the second half of its training, or the largest of all of it; of layers' "
@@ -131,7 +132,8 @@ def what_goes_along(study: Study) -> tuple[list[str], list[Figure]]:
         ]
         for one in found
     ]
-    figure = _scatter(study, found[0].quantity)
+    drawn = dict.fromkeys([found[0].quantity, *(one.quantity for one in found if one.quantity == VARIANCE)])
+    figures = [_scatter(study, quantity, f"along{place or ''}.png") for place, quantity in enumerate(drawn)]
     words = [
         f"### What goes along with {metric}",
         "",
@@ -140,13 +142,13 @@ def what_goes_along(study: Study) -> tuple[list[str], list[Figure]]:
         "no cause.",
         "",
         *as_table(["quantity", "ρ", "interval", "runs"], rows),
-        "",
-        image(figure),
     ]
-    return words, [figure]
+    for figure in figures:
+        words += ["", image(figure)]
+    return words, figures
 
 
-def _scatter(study: Study, quantity: str) -> Figure:
+def _scatter(study: Study, quantity: str, name: str) -> Figure:
     points: Points = {}
     key = next((key for key in setting_keys(study.runs) if key == "norm.name"), None)
     for run in study.finished:
@@ -157,7 +159,5 @@ def _scatter(study: Study, quantity: str) -> Figure:
                 (facts.quantities[quantity], facts.metrics[study.metric], None)
             )
     words = f"{title(study.metric)} of every run over its {quantity}"
-    is_positive = all(x > 0 for some in points.values() for x, *_ in some)
-    return Figure(
-        "scatter", f"{study.name}along.png", words, quantity, title(study.metric), points, log_x=is_positive
-    )
+    is_size = all(x >= 0 for some in points.values() for x, *_ in some)
+    return Figure("scatter", study.name + name, words, quantity, title(study.metric), points, log_x=is_size)
