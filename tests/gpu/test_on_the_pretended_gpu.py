@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pretended import GPU, PretendedGpu, RefusedError, lies_on
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from gan_lab import build, probes
