@@ -217,7 +217,9 @@ def spearman(
 
 
 def _rank_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
+    x, y = _ranks(a), _ranks(b)
+    x, y = x - x.mean(), y - y.mean()
+    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
