@@ -4,10 +4,12 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 import torch
@@ -31,10 +33,7 @@ def in_order(work: Callable[[C], R], chunks: Iterable[C]) -> Generator[R, None, 
     if len(first) < 2:
         yield from map(work, first)
         return
-    # CUDA does not survive a fork, and its threads may hold locks at that moment.
-    context = multiprocessing.get_context("forkserver" if torch.cuda.is_initialized() else None)
-    context.set_forkserver_preload([__name__])
-    pool = ProcessPoolExecutor(cores(), context, _adopt, (work,))
+    pool = ProcessPoolExecutor(cores(), _context(), _adopt, (work,))
     pending: deque[Future[R]] = deque()
     try:
         for chunk in itertools.chain(first, chunks):
@@ -45,6 +44,16 @@ def in_order(work: Callable[[C], R], chunks: Iterable[C]) -> Generator[R, None, 
             yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _context() -> BaseContext:
+    """How workers start: not in the way of what launched this process, which may keep no parent for them."""
+    if not sys.platform.startswith("linux"):
+        return multiprocessing.get_context("spawn")
+    # CUDA does not survive a fork, and its threads may hold locks at that moment.
+    context = multiprocessing.get_context("forkserver" if torch.cuda.is_initialized() else "fork")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _adopt(work: Callable[[Any], Any]) -> None:

@@ -8,7 +8,7 @@ from gan_lab.report.comparison import FINAL, Cell, Group, Table, arrowed, is_bet
 from gan_lab.report.statistics import ALPHA, MOST_SEEDS, Comparison, Interval
 
 NOTE = (
-    "{what} of final values to {best}, in pairs by seed: {mean} and effect (Cohen's d of the pairs), each "
+    "{what} of final values to {best}, in pairs by seed: {mean} and effect (Cohen's d of the {pairs}), each "
     "with its 95% bootstrap interval; in how many seeds it is worse; p of the t-test, corrected by Holm; and "
     "where that leaves it open, with how many seeds the corrected test would find it 8 times out of 10."
 )
@@ -17,8 +17,8 @@ NOTE = (
 def note(best: str, ratios: bool) -> str:
     """How the table's figures came about."""
     if ratios:
-        return NOTE.format(best=best, what="Ratios", mean="geometric mean, effect of the logarithms")
-    return NOTE.format(best=best, what="Differences", mean="mean")
+        return NOTE.format(best=best, what="Ratios", mean="geometric mean", pairs="pairs' logarithms")
+    return NOTE.format(best=best, what="Differences", mean="mean", pairs="pairs")
 
 
 @dataclass(frozen=True)

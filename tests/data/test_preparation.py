@@ -10,6 +10,7 @@ import select
 import shutil
 import signal
 import sys
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
@@ -218,6 +219,22 @@ def test_workers_end_with_the_process_that_they_work_for(
     for end in ends:
         select.select([end], [], [])  # returns when the worker is gone
         os.close(end)
+
+
+def _is_watched(_: int) -> bool:
+    """Whether this worker still waits for its parent's end."""
+    return any(thread.name == "end-with-parent" for thread in threading.enumerate())
+
+
+def _watched_workers(_: int) -> list[bool]:
+    return list(workers.in_order(_is_watched, range(8)))
+
+
+def test_workers_of_a_sweep_s_parallel_runs_end_with_their_run_too() -> None:
+    """joblib's processes have a way of their own to start others, without a parent to wait for."""
+    joblib = pytest.importorskip("joblib")
+    found = joblib.Parallel(n_jobs=2, backend="loky")(joblib.delayed(_watched_workers)(n) for n in range(2))
+    assert found == 2 * [8 * [True]]
 
 
 def test_a_disk_that_fills_up_leaves_nothing(
