@@ -96,9 +96,8 @@ def prepare_process(device: torch.device, tf32: bool = True, compile: bool = Fal
     allow_tf32(tf32)
     torch.set_float32_matmul_precision("highest")  # whatever the environment or a library has set
     if compile:
-        torch.use_deterministic_algorithms(
-            True, warn_only=True
-        )  # the same for the compiler, imported by this
+        # The same for the compiler, which this call imports.
+        torch.use_deterministic_algorithms(True, warn_only=True)
         torch.compiler.reset()  # what earlier runs of a sweep left counts against its limits
     if device.type == "cpu":  # a GPU's tensors come from PyTorch's own allocator
         keep_freed_memory()

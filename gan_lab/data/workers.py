@@ -47,7 +47,7 @@ def in_order(work: Callable[[C], R], chunks: Iterable[C]) -> Generator[R, None, 
 
 
 def _context() -> BaseContext:
-    """How workers start: not in the way of what launched this process, which may keep no parent for them."""
+    """How workers start, named: in joblib's processes the default is joblib's, without a parent to know."""
     if not sys.platform.startswith("linux"):
         return multiprocessing.get_context("spawn")
     # CUDA does not survive a fork, and its threads may hold locks at that moment.

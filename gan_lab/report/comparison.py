@@ -1,8 +1,7 @@
 """Groups of runs side by side: seeds, means, what is best, and what the noise cannot tell from it."""
 
-import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +20,7 @@ from gan_lab.report.runs import (
     value,
     values,
 )
-from gan_lab.report.statistics import ALPHA, Comparison, Mean, against, holm, mean
+from gan_lab.report.statistics import ALPHA, Comparison, Mean, all_against, mean
 from gan_lab.runs.directory import FAILED
 
 STEP_TIME = "speed/step_ms"
@@ -126,8 +125,9 @@ def is_better_low(metric: str) -> bool:
     return metric.startswith(("metric/fid", "metric/fd", "metric/kid"))
 
 
-def in_logarithms(metric: str, values: Iterable[float]) -> bool:
-    """Whether these values are compared by ratios: distances, unless one is not positive, as KID may be."""
+def in_logarithms(metric: str, settings: Iterable[Mapping[str, Sequence[float]]]) -> bool:
+    """Whether values by seed are compared by ratios: distances, if all are positive (KID's may not be)."""
+    values = (value for by_seed in settings for some in by_seed.values() for value in some)
     return is_better_low(metric) and all(value > 0 for value in values)
 
 
@@ -236,24 +236,10 @@ def _judge(groups: Sequence[Group], found: dict[str, Scores], metric: str, which
             reached.append((group, by_seed, average))
     sign = 1 if is_better_low(metric) else -1
     reached.sort(key=lambda entry: sign * entry[2].mean)
-    ratios = in_logarithms(
-        metric, (x for _, by_seed, _ in reached for values in by_seed.values() for x in values)
-    )
-    tests = [
-        _corrected([against(worse, better, ratios) for _, worse, _ in reached[place + 1 :]])
-        for place, (_, better, _) in enumerate(reached)
-    ]
+    by_seeds = [by_seed for _, by_seed, _ in reached]
+    ratios = in_logarithms(metric, by_seeds)
+    tests = [all_against(by_seeds[place + 1 :], better, ratios) for place, better in enumerate(by_seeds)]
     for place, (group, by_seed, average) in enumerate(reached):
         with_better = tuple(tests[other][place - other - 1] for other in range(place))
         is_best = place == 0 and len(reached) > 1
         group.cells[metric, which] = Cell(average, is_best, with_better, by_seed)
-
-
-def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The comparisons with one setting, as a family."""
-    ps = [one.p for one in comparisons]
-    family = sum(p is not None for p in ps)
-    return [
-        dataclasses.replace(one, corrected=p, family=max(1, family))
-        for one, p in zip(comparisons, holm(ps), strict=True)
-    ]

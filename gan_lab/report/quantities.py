@@ -37,13 +37,14 @@ class Quantity:
         return [name for name in known if name == self.prefix]
 
 
+VARIANCE = "weight variance over LeCun's"  # the paper's argument
 QUANTITIES = (
     Quantity("gradient norm of the discriminator", "grad_norm/d"),
     Quantity("largest gradient norm of the discriminator", "grad_norm/d", largest=True),
     Quantity("gradient norm of the generator", "grad_norm/g"),
     Quantity("slope at real images", "slope/real_mean"),
     Quantity("slope at generated images", "slope/fake_mean"),
-    Quantity("weight variance over LeCun's", "weight_var_ratio/"),
+    Quantity(VARIANCE, "weight_var_ratio/"),
     Quantity("distance of the weight variances from LeCun's", "weight_var_ratio/", spread=True),
     Quantity("sigma", "sigma/"),
     Quantity("operator norm of the layers", "operator_norm/"),

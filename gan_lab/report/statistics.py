@@ -65,7 +65,7 @@ class Comparison:
         d = standardized(self.differences)
         return None if d is None else (d, bootstrap_standardized(self.differences))
 
-    @property
+    @functools.cached_property
     def seeds_needed(self) -> int | None:
         """How many pairs a test would need for the difference that was seen; None: more than a thousand.
 
@@ -126,6 +126,20 @@ def against(
         return Comparison(PAIRED, paired(differences), differences)
     first, second = ([x for values in side.values() for x in values] for side in (worse, better))
     return Comparison(WELCH, welch(first, second))
+
+
+def all_against(
+    worse: Sequence[Mapping[str, Sequence[float]]],
+    better: Mapping[str, Sequence[float]],
+    logarithms: bool = False,
+) -> list[Comparison]:
+    """Compare settings with a better one, corrected for as many as can be tested."""
+    found = [against(one, better, logarithms) for one in worse]
+    ps = [one.p for one in found]
+    family = max(1, sum(p is not None for p in ps))
+    return [
+        dataclasses.replace(one, corrected=p, family=family) for one, p in zip(found, holm(ps), strict=True)
+    ]
 
 
 def _logarithms(by_seed: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:

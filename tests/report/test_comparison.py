@@ -218,8 +218,8 @@ def test_a_figure_that_has_no_logarithm_is_compared_by_differences(sweep: Path) 
     below_zero = {"none": [31.0, 29.0, 28.5], "sn": [0.02, 0.01, -0.01], "bssn": [20.0, 22.0, 18.5]}
     (table,) = tables(sweep, below_zero)
     assert [one.test for one in column(table)["none"].against] == ["paired t", "paired t"]
-    assert not in_logarithms(IS, [2.0, 3.0])
-    assert in_logarithms(FID, [2.0, 3.0])
+    assert not in_logarithms(IS, [{"0": [2.0, 3.0]}])
+    assert in_logarithms(FID, [{"0": [2.0, 3.0]}])
 
 
 def test_a_chosen_grouping_that_mixes_settings_says_so(sweep: Path) -> None:

@@ -13,9 +13,9 @@ from gan_lab.report.chapter.words import (
     listed,
 )
 from gan_lab.report.comparison import in_logarithms, is_better_low, title
-from gan_lab.report.quantities import QUANTITIES, Facts
+from gan_lab.report.quantities import QUANTITIES
 from gan_lab.report.runs import key_name, value
-from gan_lab.report.statistics import ALPHA, Mean, against, holm, mean
+from gan_lab.report.statistics import ALPHA, Mean, all_against, mean
 from gan_lab.report.swept import Line, swept
 from gan_lab.report.tables import markdown, number
 
@@ -59,7 +59,7 @@ def values_over(study: Study, line: Line, metric: str) -> Values:
     found: Values = {}
     for x, runs in line.points.items():
         for run in runs:
-            if run.finished and metric in (reached := study.facts.get(run.name, Facts()).metrics):
+            if metric in (reached := study.of(run).metrics):
                 found.setdefault(x, {}).setdefault(value(run, "seed"), []).append(reached[metric])
     return found
 
@@ -74,12 +74,11 @@ def _optimum(study: Study, line: Line, values: Values, name: str) -> str:
     means = {x: found for x, by_seed in values.items() if (found := mean_of(by_seed))}
     best = min(means, key=lambda x: sign * means[x].mean)
     others = [x for x in means if x != best]
-    reached = (one for by_seed in values.values() for some in by_seed.values() for one in some)
-    ratios = in_logarithms(study.metric, reached)
-    tests = [against(values[x], values[best], ratios) for x in others]
-    corrected = holm([one.p for one in tests])
-    level = [f"{x:g}" for x, p in zip(others, corrected, strict=True) if p is not None and p >= ALPHA]
-    apart = [f"{x:g}" for x, p in zip(others, corrected, strict=True) if p is not None and p < ALPHA]
+    ratios = in_logarithms(study.metric, values.values())
+    tests = all_against([values[x] for x in others], values[best], ratios)
+    ps = [(f"{x:g}", one.corrected) for x, one in zip(others, tests, strict=True)]
+    level = [x for x, p in ps if p is not None and p >= ALPHA]
+    apart = [x for x, p in ps if p is not None and p < ALPHA]
     where = f"{line_label(line)}: " if line_label(line) else ""
     sentence = f"{where}{title(study.metric)} is {direction(study.metric)} at {name} = {best:g}"
     sentence += f", {number(means[best])}"
@@ -120,10 +119,8 @@ def _explained(study: Study, lines: Sequence[tuple[Line, Values]], name: str) ->
     for line, values in lines:
         means = {x: found.mean for x, one in values.items() if (found := mean_of(one))}
         best = min(means, key=lambda x: sign * means[x])
-        row = [line_label(line) or "all", f"{best:g}"]
-        for one in titles:
-            row.append(average_of(study.quantity(line.points[best], one)))
-        rows.append(row)
+        measured = [average_of(study.quantity(line.points[best], one)) for one in titles]
+        rows.append([line_label(line) or "all", f"{best:g}", *measured])
     if all(cell == "–" for row in rows for cell in row[2:]):
         return []
     return [

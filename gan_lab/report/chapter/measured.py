@@ -1,16 +1,14 @@
 """What was measured by setting, and what of it goes along with the metric that settings are ranked by."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gan_lab.report.chapter.study import Figure, Points, Study, metric_names
 from gan_lab.report.chapter.words import as_table, average_of, capitalized, image, listed
 from gan_lab.report.comparison import is_better_low, title
-from gan_lab.report.quantities import QUANTITIES, Facts
-from gan_lab.report.runs import Run, setting_keys, settings, value
+from gan_lab.report.quantities import QUANTITIES, VARIANCE
+from gan_lab.report.runs import setting_keys, settings, value
 from gan_lab.report.statistics import LEVEL, Interval, spearman
 
-VARIANCE = next(one.title for one in QUANTITIES if one.prefix == "weight_var_ratio/")  # the paper's argument
 MOST_COLUMNS = 7  # of a table that is to be read
 MEASURED = (
     "Of each run the median over the second half of its training, or the largest of all of it; of layers' "
@@ -36,12 +34,10 @@ def every_metric(study: Study) -> tuple[list[str], list[Figure]]:
     metrics = metric_names(study)
     if len(metrics) < 2:
         return [], []
-    rows = []
-    for group in study.table.groups:
-        row = [group.label]
-        for metric in metrics:
-            row.append(average_of(study.values(group.runs, metric)))
-        rows.append(row)
+    rows = [
+        [group.label, *(average_of(study.values(group.runs, metric)) for metric in metrics)]
+        for group in study.table.groups
+    ]
     head = [
         "setting",
         *(f"{capitalized(metric)} {'↓' if is_better_low(metric) else '↑'}" for metric in metrics),
@@ -80,22 +76,19 @@ def measured_quantities(study: Study) -> tuple[list[str], list[Figure]]:
     return words[:-1], []
 
 
-def correlations(runs: Sequence[Run], facts: dict[str, Facts], metric: str) -> list[Correlation]:
-    """Spearman's of each quantity with the metric, the strongest first."""
-    keys = settings(runs)
+def correlations(study: Study) -> list[Correlation]:
+    """Spearman's of each quantity with the metric that settings are ranked by, the strongest first."""
+    keys = settings(study.runs)
     found = []
     for quantity in QUANTITIES:
         pairs = [
             (
                 of_run.quantities[quantity.title],
-                of_run.metrics[metric],
+                of_run.metrics[study.metric],
                 tuple(value(run, key) for key in keys),
             )
-            for run in runs
-            if run.finished
-            and (of_run := facts.get(run.name, Facts()))
-            and quantity.title in of_run.quantities
-            and metric in of_run.metrics
+            for run in study.runs
+            if quantity.title in (of_run := study.of(run)).quantities and study.metric in of_run.metrics
         ]
         xs, ys, of_settings = zip(*pairs, strict=True) if pairs else ((), (), ())
         if result := spearman(xs, ys, of_settings, level=1 - (1 - LEVEL) / len(QUANTITIES)):
@@ -104,7 +97,7 @@ def correlations(runs: Sequence[Run], facts: dict[str, Facts], metric: str) -> l
 
 
 def what_goes_along(study: Study) -> tuple[list[str], list[Figure]]:
-    found = correlations(study.runs, study.facts, study.metric)
+    found = correlations(study)
     if not found:
         return [], []
     apart = [one for one in found if one.is_apart]

@@ -6,8 +6,6 @@ from gan_lab.report.chapter.study import Figure, Points, Study
 from gan_lab.report.chapter.words import counted, direction, have, image, named
 from gan_lab.report.comparison import FINAL, Cell, Group, title
 from gan_lab.report.differences import differences, probability, seeds
-from gan_lab.report.quantities import Facts
-from gan_lab.report.runs import Run
 from gan_lab.report.statistics import ALPHA, Comparison
 from gan_lab.report.tables import as_markdown, markdown, number
 
@@ -83,16 +81,12 @@ def open_questions(study: Study) -> list[str]:
             )
         if group.finished and group.seeds == 1:
             items.append(f"{group.label} has one seed, so that nothing is known of its spread.")
-        lacking = [run for run in group.runs if run.finished and not _has(study, run)]
+        lacking = [run for run in group.runs if run.finished and study.metric not in study.of(run).metrics]
         if lacking:
             items.append(f"{group.label}: {len(lacking)} finished runs have no {title(study.metric)}.")
     if not items:
         items = ["Nothing of what was asked: every other setting is told from the best."]
     return ["### What cannot be told", "", *(f"- {markdown(item)}" for item in items)]
-
-
-def _has(study: Study, run: Run) -> bool:
-    return study.metric in study.facts.get(run.name, Facts()).metrics
 
 
 def _to_settle(one: Comparison) -> str:

@@ -37,6 +37,8 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Study:
+    """Runs that may be compared with each other, and their table."""
+
     runs: Sequence[Run]  # judged on the same real images
     facts: dict[str, Facts]
     table: Table
@@ -49,15 +51,14 @@ class Study:
 
     def values(self, runs: Sequence[Run], metric: str) -> list[float]:
         """The last values of a metric, of those of these runs that finished and have one."""
-        return [self.facts[run.name].metrics[metric] for run in runs if metric in self._finished(run).metrics]
+        return [found[metric] for run in runs if metric in (found := self.of(run).metrics)]
 
     def quantity(self, runs: Sequence[Run], title: str) -> list[float]:
         """Likewise of what was measured inside the networks."""
-        return [
-            self.facts[run.name].quantities[title] for run in runs if title in self._finished(run).quantities
-        ]
+        return [found[title] for run in runs if title in (found := self.of(run).quantities)]
 
-    def _finished(self, run: Run) -> Facts:
+    def of(self, run: Run) -> Facts:
+        """What is known of a run that finished; of others nothing."""
         return self.facts.get(run.name, Facts()) if run.finished else Facts()
 
     @property
