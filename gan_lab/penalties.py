@@ -118,7 +118,8 @@ class Orthogonal:
         for _, layer in weighted_layers(discriminator):
             filters = KernelLayout.of(layer).blocks(trained_weight(layer)).flatten(2)
             products = filters @ filters.mT  # [groups, c_out / groups, c_out / groups]
-            terms.append(products.square().sum() - products.diagonal(dim1=1, dim2=2).square().sum())
+            # A difference of the two sums would lose its digits where filters are nearly orthogonal.
+            terms.append((products - products.diagonal(dim1=1, dim2=2).diag_embed()).square().sum())
         return self.coefficient * torch.stack(terms).sum()
 
 

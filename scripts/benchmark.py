@@ -73,11 +73,11 @@ def _measure(patterns: list[str], gpu: bool, out: Path, before: dict[str, float]
     logging.basicConfig(format="%(message)s")
     with logging_redirect_tqdm(), tqdm(wanted, desc="measuring", leave=False, disable=None) as bar:
         for measurement in bar:
-            bar.set_postfix_str(measurement.names[0])
+            bar.set_postfix_str((measurement.names or measurement.gpu_names)[0])
             for row in measure(measurement, patterns):
                 kept = rows.merged(kept, [row])
+                rows.write(out, kept)  # each: what took minutes stays where a later one fails
                 tqdm.write(f"  {rows.line(row, before)}")
-            rows.write(out, kept)
     print(f"written to {out}; compare later with --compare {out}, print again with --markdown")
 
 

@@ -18,11 +18,12 @@ from gan_lab.norms.parametrization import (
     PackedNorms,
     ScaledBias,
     SpectralNormalization,
+    iterates,
     normalized_weights,
 )
 from gan_lab.norms.pickling import attach
 from gan_lab.norms.plain import plain
-from gan_lab.norms.power_iteration import power_iterate
+from gan_lab.norms.power_iteration import Iterates, power_iterate
 from gan_lab.norms.sigma import LargestSingularValue, SigmaEstimator
 from gan_lab.norms.sites import PACKED, Selection, Site, name_the_unknown, selected, sites
 
@@ -361,39 +362,60 @@ def sigmas(network: nn.Module, prefix: str = "") -> dict[str, Tensor]:
     return values
 
 
+Layer = tuple[SpectralNormalization, Tensor]  # a norm and its trained weight
+
+
+@dataclass(frozen=True)
+class Iterated:
+    """The norms of a network after an update's power iterations, and what these have found."""
+
+    alone: list[Layer]
+    together: list[tuple[list[Layer], Iterates]]
+
+
+def iterate(network: nn.Module, update: bool = True) -> Iterated:
+    """Take the power iterations of an update, of all layers of `network` together; for `cached_weights`.
+
+    In training mode, and if `update`; else nothing moves. No gradient belongs to what this computes.
+    """
+    layers = [(norm, weight) for _, weight, norm in normalized_tensors(network)]
+    alike: dict[Hashable, list[Layer]] = {}
+    alone: list[Layer] = []
+    with contextlib.nullcontext() if update else _frozen([norm for norm, _ in layers]):
+        for norm, weight in layers:
+            if norm.is_plain and (parts := len(norm.estimator.singular_values())):
+                kind = weight.device, weight.dtype, weight.requires_grad, norm.steps, norm.clips, parts
+                alike.setdefault(kind, []).append((norm, weight))
+            else:
+                alone.append((norm, weight))
+        _update(alone)
+        return Iterated(
+            alone, [(several, iterates(*zip(*several, strict=True))) for several in alike.values()]
+        )
+
+
 @contextlib.contextmanager
-def cached_weights(network: nn.Module, update: bool = True) -> Iterator[None]:
+def cached_weights(
+    network: nn.Module, update: bool = True, iterated: Iterated | None = None
+) -> Iterator[None]:
     """All effective weights of `network` are made now, once and together, and stand for the block.
 
     They are the weights that its layers make one by one inside `torch.nn.utils.parametrize.cached()`, at less
     cost; other parametrizations are cached likewise. In training mode, and if `update`, the power iterations
-    of an update are taken now; nothing moves inside. The gradient with respect to the weights can be taken
-    once.
+    of an update are taken now, unless `iterate` has taken them; nothing moves inside. The gradient with
+    respect to the weights can be taken once.
     """
-    layers = [(norm, weight) for _, weight, norm in normalized_tensors(network)]
-    together: dict[Hashable, list[tuple[SpectralNormalization, Tensor]]] = {}
-    alone: list[tuple[SpectralNormalization, Tensor]] = []
+    if iterated is None:
+        iterated = iterate(network, update)
     with contextlib.ExitStack() as stack:
-        if not update:
-            stack.enter_context(_frozen([norm for norm, _ in layers]))
-        for norm, weight in layers:
-            if norm.is_plain and (parts := len(norm.estimator.singular_values())):
-                alike = weight.device, weight.dtype, weight.requires_grad, norm.steps, norm.clips, parts
-                together.setdefault(alike, []).append((norm, weight))
-            else:
-                alone.append((norm, weight))
-        _update(alone)
-        with _frozen([norm for norm, _ in alone]):
-            for norm, weight in alone:
-                stack.callback(setattr, norm, "effective", None)
-                norm.effective = norm(weight)
-        for several in together.values():
-            for (norm, _), effective in zip(
-                several, normalized_weights(*zip(*several, strict=True)), strict=True
-            ):
-                stack.callback(setattr, norm, "effective", None)
-                norm.effective = effective
-        stack.enter_context(_frozen([norm for norm, _ in layers]))
+        stack.enter_context(_frozen([norm for _, _, norm in normalized_tensors(network)]))
+        made = [(norm, norm(weight)) for norm, weight in iterated.alone]
+        for several, found in iterated.together:
+            norms, weights = zip(*several, strict=True)
+            made += zip(norms, normalized_weights(norms, weights, found), strict=True)
+        for norm, effective in made:
+            stack.callback(setattr, norm, "effective", None)
+            norm.effective = effective
         if has_other_parametrizations(network):
             stack.enter_context(parametrize.cached())
         yield
@@ -416,7 +438,7 @@ def has_other_parametrizations(network: nn.Module) -> bool:
     )
 
 
-def _update(layers: Sequence[tuple[SpectralNormalization, Tensor]]) -> None:
+def _update(layers: Sequence[Layer]) -> None:
     """What the norms of these weights do before an update evaluates them, singular values together."""
     due: dict[tuple[torch.device, torch.dtype, int], list[tuple[LargestSingularValue, Tensor]]] = {}
     for norm, weight in layers:

@@ -132,20 +132,30 @@ class PackedNorms(nn.Module):
 OURS = (SpectralNormalization, ScaledBias, PackedNorms)
 
 
-def normalized_weights(norms: Sequence[SpectralNormalization], weights: Sequence[Tensor]) -> list[Tensor]:
-    """The effective weights of many layers, the same that each norm makes by itself, in fewer operations.
+def iterates(norms: Sequence[SpectralNormalization], weights: Sequence[Tensor]) -> Iterates:
+    """What an update's power iterations find of many layers, taken together; no gradient belongs to it.
 
-    Of norms whose sigma is a mean of equally many singular values, which now take equally many steps, and
-    which all clip or none;
-    weights on one device, of one precision, and with a gradient all or none. It can be taken once.
+    Of norms whose sigma is a mean of equally many singular values, which now take equally many steps; weights
+    on one device, of one precision, and with a gradient all or none.
     """
     parts = [norm.estimator.singular_values() for norm in norms]
     maps = [(value, weight) for values, weight in zip(parts, weights, strict=True) for value in values]
-    learned = [norm.scale for norm in norms if isinstance(norm.scale, Tensor)]
     with torch.autocast(weights[0].device.type, enabled=False):
         found = _as_they_stand(maps) if norms[0].steps == 0 else power_iterate(maps)
         for _ in range(1, norms[0].steps):
             found = power_iterate(maps)
+    return found
+
+
+def normalized_weights(
+    norms: Sequence[SpectralNormalization], weights: Sequence[Tensor], found: Iterates
+) -> list[Tensor]:
+    """The effective weights of many layers, the same that each norm makes by itself, in fewer operations.
+
+    By what `iterates` has found of them; of norms which all clip or none. It can be taken once.
+    """
+    learned = [norm.scale for norm in norms if isinstance(norm.scale, Tensor)]
+    with torch.autocast(weights[0].device.type, enabled=False):
         # The last layer's first: in this order autograd sums the gradients of a scale that layers share.
         return list(_Scaled.apply(norms, found, *reversed(learned), *weights))
 

@@ -258,10 +258,12 @@ class Gan:
         penalties: dict[str, Tensor] = {}
         with contextlib.ExitStack() as stack:
             with self._side_stream.fork():
-                stack.enter_context(norms.cached_weights(self.discriminator))  # once for all passes
+                iterated = norms.iterate(self.discriminator)
             with torch.no_grad(), norms.cached_weights(self.generator, update=False), statistics:
                 fake = self._make_images(inputs.latents, *labels)
             self._side_stream.join()
+            # Once for all passes.
+            stack.enter_context(norms.cached_weights(self.discriminator, iterated=iterated))
             # Detached, so that the inputs stay as they are where nothing augments them.
             real = self._augmented(inputs.real, inputs.augment_real).detach().requires_grad_(bool(measure))
             fake = self._augmented(fake, inputs.augment_fake).detach().requires_grad_(bool(measure))
@@ -322,10 +324,11 @@ class Gan:
         with contextlib.ExitStack() as stack:
             stack.enter_context(_without_gradient(self._trained))
             with self._side_stream.fork():
-                stack.enter_context(norms.cached_weights(self.discriminator, update=False))
+                iterated = norms.iterate(self.discriminator, update=False)
             stack.enter_context(norms.cached_weights(self.generator))
             fake = self._augmented(self._make_images(inputs.latents, *labels), inputs.augment_fake)
             self._side_stream.join()
+            stack.enter_context(norms.cached_weights(self.discriminator, iterated=iterated))
             scores = [self._score(fake, *labels)]
             if inputs.real is not None:
                 scores.append(self._score(self._augmented(inputs.real, inputs.augment_real), *labels))

@@ -74,7 +74,12 @@ def _kind(tensor: Tensor) -> tuple[Any, ...]:
 
 
 class SideStream:
-    """A GPU's second queue, for small operations next to large ones; on other devices nothing."""
+    """A GPU's second queue, for small operations next to large ones; on other devices nothing.
+
+    Only for what needs no gradient: autograd would go back on this stream, next to the large operations,
+    into memory that these still read, because what is allocated here is given back by the host's order of
+    calls.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None

@@ -2,7 +2,8 @@
 
 `python tests/crash/kill_and_resume.py --kills 200 --seed 0` ends with status 0 if every run that was killed
 and resumed left the same bits as one that was left alone: every row of metrics.jsonl but speed and memory,
-each iteration once, every sample grid, the generator, and all tensors of the last checkpoints.
+each iteration once, every sample grid, the generator, and all tensors of the last checkpoints. With
+`--device cuda` on a GPU, where iterations are graphs.
 
 No clock decides when a kill comes: a process dies at a call of a function whose number is drawn, so that the
 seed says where, however fast the machine is.
@@ -240,7 +241,7 @@ def rows_of(metrics: Path) -> list[dict[str, Any]]:
 
 def same_state(ours: bytes, theirs: bytes) -> bool:
     """Whether two checkpoints hold the same bits, but for the record's length (speeds differ in digits)."""
-    states = [torch.load(io.BytesIO(content), weights_only=True) for content in (ours, theirs)]
+    states = [torch.load(io.BytesIO(it), map_location="cpu", weights_only=True) for it in (ours, theirs)]
     for state in states:
         del state["record_length"]
     return _same(*states)
@@ -270,7 +271,7 @@ class Report:
     wandb_runs: int = 0
 
 
-def torment(folder: Path, kills: int, seed: int) -> Report:
+def torment(folder: Path, kills: int, seed: int, device: str = "cpu") -> Report:
     """Kill runs `kills` times in all; raises AssertionError where one ends otherwise than undisturbed."""
     rng, report = random.Random(seed), Report(collections.Counter())
     folder.mkdir(parents=True, exist_ok=True)
@@ -278,7 +279,7 @@ def torment(folder: Path, kills: int, seed: int) -> Report:
     references: dict[str, tuple[RunDirectory, int]] = {}
     while report.kills.total() < kills:
         setting = SETTINGS[report.runs % len(SETTINGS)]
-        common = [*DEMO, *setting.split(), f"paths.data={folder / 'data'}"]
+        common = [*DEMO, f"device={device}", *setting.split(), f"paths.data={folder / 'data'}"]
         if setting not in references:
             references[setting] = undisturbed(common, folder, log)
         reference, length = references[setting]
@@ -335,11 +336,12 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="where runs compute: cpu or cuda")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     given = parser.parse_args()
     with working_folder(given.folder) as folder:
         try:
-            report = torment(folder, given.kills, given.seed)
+            report = torment(folder, given.kills, given.seed, given.device)
         except AssertionError as error:
             print(f"not bit-identical: {error}")
             return 1

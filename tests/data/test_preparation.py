@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import official_archives
@@ -226,14 +227,18 @@ def _is_watched(_: int) -> bool:
     return any(thread.name == "end-with-parent" for thread in threading.enumerate())
 
 
-def _watched_workers(_: int) -> list[bool]:
-    return list(workers.in_order(_is_watched, range(8)))
+def _watched_workers(with_cuda: bool) -> list[bool]:
+    with mock.patch.object(torch.cuda, "is_initialized", return_value=with_cuda):
+        return list(workers.in_order(_is_watched, range(8)))
 
 
-def test_workers_of_a_sweep_s_parallel_runs_end_with_their_run_too() -> None:
+@pytest.mark.parametrize("with_cuda", [True, False])
+def test_workers_of_a_sweep_s_parallel_runs_end_with_their_run_too(with_cuda: bool) -> None:
     """joblib's processes have a way of their own to start others, without a parent to wait for."""
     joblib = pytest.importorskip("joblib")
-    found = joblib.Parallel(n_jobs=2, backend="loky")(joblib.delayed(_watched_workers)(n) for n in range(2))
+    found = joblib.Parallel(n_jobs=2, backend="loky")(
+        joblib.delayed(_watched_workers)(with_cuda) for _ in range(2)
+    )
     assert found == 2 * [8 * [True]]
 
 

@@ -78,8 +78,9 @@ def test_cuda_itself_sees_no_wait_in_an_iteration(gan_of: Callable[..., Gan], ch
     gan = gan_of(choices)
     train(gan, 1, measure_at=[1])
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with warnings.catch_warnings(action="ignore"):  # PyTorch says that it does not see every wait
+            torch.cuda.set_sync_debug_mode("error")
         train(gan, 2, measure_at=[3])
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -91,16 +92,20 @@ def test_cuda_itself_sees_no_wait_in_an_iteration(gan_of: Callable[..., Gan], ch
 def test_an_iteration_is_that_of_a_cpu_to_rounding(
     gan_of: Callable[..., Gan], device: torch.device, choices: str, precision: str, most: float, saw: Saw
 ) -> None:
+    """Of losses, scores, slopes, sigmas and gradients; rates are tiny, for Adam makes of rounding a step."""
     prepare_process(device, tf32=precision.endswith("true"))
+    choices += " optimizer.d_lr=1e-9 optimizer.g_lr=1e-9"
     ours = train(gan_of(choices), 1, measure_at=[1])
     theirs = train(gan_of(choices, torch.device("cpu")), 1, measure_at=[1])
     assert ours.keys() == theirs.keys()
-    names = [name for name in ours if name.startswith(("loss/", "score/", "grad_norm/", "slope/", "sigma"))]
-    worst = max(
-        abs(ours[name].item() - theirs[name].item()) / max(abs(theirs[name].item()), 1e-3) for name in names
-    )
-    saw(worst)
-    assert worst <= most
+    differences = {
+        name: abs(ours[name].item() - theirs[name].item()) / max(abs(theirs[name].item()), 1e-3)
+        for name in ours
+        if name.startswith(("loss/", "score/", "grad_norm/", "slope/", "sigma"))
+    }
+    worst = max(differences, key=lambda name: differences[name])
+    saw(f"{differences[worst]:.2g} in {worst}")
+    assert differences[worst] <= most
 
 
 @pytest.mark.parametrize("choices", [*CHOICES, "norm=sn train.precision=bf16"])
@@ -146,8 +151,8 @@ def test_sigmas_are_near_the_exact_ones_and_gradients_within_their_bounds(
     gan_of: Callable[..., Gan], norm: str, saw: Saw
 ) -> None:
     gan = gan_of(f"norm={norm}")
-    train(gan, 10)
-    values = gan.update(gan.draw(11), Measure.AUDIT)
+    train(gan, 40)
+    values = gan.update(gan.draw(41), Measure.AUDIT)
     worst = max(value.item() for name, value in values.items() if name.startswith("sigma_error/"))
     bounds = [name for name in values if name.startswith("grad_bound/")]
     saw(worst)

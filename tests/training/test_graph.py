@@ -4,8 +4,10 @@ The graphs are recorded and repeated on a CPU: that a GPU's libraries let their 
 show.
 """
 
+import contextlib
 import itertools
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from test_forward import CPU, built
 from torch import Tensor, nn
 
 from benchmarks.operations import Operations
-from gan_lab import build
+from gan_lab import build, norms
 from gan_lab.config import compose, load
 from gan_lab.errors import UserError
 from gan_lab.run import run
@@ -47,6 +49,36 @@ UNGRAPHED = WARM_UP + 1  # iterations before the first that a graph repeats
 def graphed(overrides: list[str], **options: Any) -> tuple[Gan, GraphedUpdate, CpuGraphs]:
     gan, graphs = built(overrides), CpuGraphs()
     return gan, GraphedUpdate(gan, DivergenceMonitor(gan, 1e6).see, graphs, **options), graphs
+
+
+class NextToAPass:
+    """In place of a SideStream: what is done in its block, and whether autograd would go back through it."""
+
+    def __init__(self) -> None:
+        self.operations: list[str] = []
+
+    @contextlib.contextmanager
+    def fork(self) -> Iterator[None]:
+        def refuse(saved: Tensor) -> Tensor:
+            raise AssertionError("autograd would go back on the side stream, into memory that is used again")
+
+        with Operations() as operations, torch.autograd.graph.saved_tensors_hooks(refuse, refuse):
+            yield
+        self.operations += operations.seen
+
+    def join(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_what_is_done_next_to_a_pass_of_the_generator_needs_no_gradient(name: str, tiny: list[str]) -> None:
+    gan = built([*tiny, f"norm={name}"])
+    gan._side_stream = beside = NextToAPass()  # type: ignore[assignment]
+    gan.update(gan.draw(1))
+    iterates = any(
+        norm.estimator.singular_values() for _, _, norm in norms.normalized_tensors(gan.discriminator)
+    )
+    assert beside.operations or not iterates
 
 
 def numbers(gan: Gan) -> list[Tensor]:
