@@ -42,8 +42,8 @@ def _training(net: str, precisions: Iterable[str], *more: str) -> tuple[str, ...
     return (*(f"{name}/{net}/{precision}" for name in names for precision in precisions), *more)
 
 
-def _of_gpu_iterations() -> Iterator[str]:
-    for net, norm, precision in product(gpu.NETS, gpu.NORMS, gpu.PRECISIONS):
+def _of_gpu_iterations(net: str, precision: str) -> Iterator[str]:
+    for norm in gpu.NORMS:
         of = f"{net}/{norm}/{precision}"
         yield from (f"{what}/{of}/{way}" for what in ("gpu/time", "gpu/host_bound") for way in gpu.WAYS)
         yield from (f"{what}/{of}" for what in ("gpu/host", "gpu/kernels", "gpu/busy", "ratio/graphs"))
@@ -67,7 +67,23 @@ MEASUREMENTS = (
         )
         for net in ("cnn48", "cnn64", "resnet32")
     ),
-    Measurement((), gpu.iterations, gpu_names=tuple(_of_gpu_iterations())),
+    *(
+        Measurement(
+            (),
+            functools.partial(gpu.iterations, net, precision),
+            gpu_names=tuple(_of_gpu_iterations(net, precision)),
+        )
+        for net, precision in product(gpu.NETS, gpu.PRECISIONS)
+    ),
+    Measurement(
+        (),
+        gpu.families,
+        gpu_names=tuple(
+            f"ratio/{kind}/graphs/cnn32/{name}/tf32"
+            for kind, names in (("norm", steps.FAMILIES), ("rival", steps.RIVALS))
+            for name in names
+        ),
+    ),
     Measurement(
         (),
         gpu.packing,

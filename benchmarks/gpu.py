@@ -18,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gans import gan_for
 from benchmarks.rows import Row, median_ratio
+from benchmarks.steps import FAMILIES, RIVALS
 from benchmarks.timing import in_turn, seconds_each, synchronize
 from benchmarks.training import choices
 from gan_lab import build
@@ -41,8 +42,8 @@ class Kernels(NamedTuple):
     busy: float  # seconds in which at least one of them ran
 
 
-def iterations(rounds: int = 5) -> Iterator[Row]:
-    """Rows of the iterations of each of NETS, NORMS and PRECISIONS, batch 64, as the loop has them.
+def iterations(net: str, precision: str, rounds: int = 3) -> Iterator[Row]:
+    """Rows of the iterations of one of NETS and PRECISIONS under NORMS, batch 64, as the loop has them.
 
     - `gpu/time/<net>/<norm>/<precision>/<eager|graphs>`: in blocks with one synchronization.
     - `gpu/host/<net>/<norm>/<precision>`: until the calls of an eager one have returned, from an empty queue.
@@ -52,11 +53,9 @@ def iterations(rounds: int = 5) -> Iterator[Row]:
 
     What needs graphs is left out where CUDA refuses them.
     """
-    for net, overrides in NETS.items():
-        for precision in PRECISIONS:
-            with tempfile.TemporaryDirectory() as folder:
-                chosen = (*overrides, *choices(precision))
-                yield from _of(f"{net}/{{}}/{precision}", chosen, Path(folder), rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = (*NETS[net], *choices(precision))
+        yield from _of(f"{net}/{{}}/{precision}", chosen, Path(folder), rounds)
 
 
 def _of(name: str, overrides: Sequence[str], folder: Path, rounds: int) -> Iterator[Row]:
@@ -92,6 +91,27 @@ def _of(name: str, overrides: Sequence[str], folder: Path, rounds: int) -> Itera
         if norm != "none" and ("none", "graphs") in iterates:
             ratio = median_ratio(graphs, times["none graphs"])
             yield Row(f"ratio/norm/graphs/{name.format(norm)}", ratio, "×")
+
+
+def families(rounds: int = 3) -> Iterator[Row]:
+    """What every other norm of weights, and what competes with norms, costs where iterations are graphs.
+
+    `ratio/<norm|rival>/graphs/cnn32/<name>/tf32`: an iteration as a graph with it over one without, batch 64.
+    What CUDA refuses is left out.
+    """
+    settings = {"none": ("norm=none",), **{name: (f"norm={name}",) for name in FAMILIES}, **RIVALS}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        measures: dict[str, Callable[[], float]] = {}
+        for name, overrides in settings.items():
+            chosen = [*NETS["cnn32"], *choices("tf32"), *overrides]
+            gan, iterate = iterating(chosen, Path(folder), as_graphs=True)
+            stack.enter_context(gan.drawing_ahead())
+            if iterate is not None:
+                measures[name] = functools.partial(seconds_each, iterate, gan.device)
+        times = in_turn(measures, rounds)
+    for name in [*measures][1:] if "none" in measures else []:
+        kind = "norm" if name in FAMILIES else "rival"
+        yield Row(f"ratio/{kind}/graphs/cnn32/{name}/tf32", median_ratio(times[name], times["none"]), "×")
 
 
 def iterating(

@@ -76,13 +76,13 @@ def test_rows_of_iterations(recorder: type[AsBefore], monkeypatch: pytest.Monkey
     monkeypatch.setattr(gpu, "NETS", {"cnn32": TINY})
     monkeypatch.setattr(gpu, "NORMS", ("none", "sn"))
     monkeypatch.setattr(gpu, "_profiled", lambda iterate, device: Kernels(100, 1e-3))
-    rows = {row.name: row.value for row in gpu.iterations(rounds=1)}
+    rows = {row.name: row.value for row in gpu.iterations("cnn32", "bf16", rounds=1)}
     allow_tf32(True)
-    (measurement,) = [one for one in MEASUREMENTS if one.rows is gpu.iterations]
     expected = {
         name
+        for measurement in MEASUREMENTS
         for name in measurement.gpu_names
-        if "/cnn32/none/" in name or "/cnn32/sn/" in name
+        if "/cnn32/none/bf16" in name or "/cnn32/sn/bf16" in name
         if recorder is AsBefore or "graphs" not in name
     }
     assert rows.keys() == expected
@@ -90,6 +90,26 @@ def test_rows_of_iterations(recorder: type[AsBefore], monkeypatch: pytest.Monkey
         assert rows[f"gpu/host_bound/cnn32/sn/bf16/{way}"] == pytest.approx(
             rows[f"gpu/time/cnn32/sn/bf16/{way}"]
         )  # of a millisecond in which kernels run
+
+
+@pytest.mark.parametrize("recorder", [AsBefore, Refusing])
+def test_rows_of_every_other_norm(recorder: type[AsBefore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """None where CUDA refuses graphs."""
+
+    def graphed(config: Any, gan: Gan, monitor: Any) -> GraphedUpdate:
+        return GraphedUpdate(gan, monitor.see, recorder())
+
+    monkeypatch.setattr(build, "build_graphed", graphed)
+    monkeypatch.setattr(gpu, "NETS", {"cnn32": TINY})
+    monkeypatch.setattr(gpu, "FAMILIES", ("frobenius",))
+    monkeypatch.setattr(gpu, "RIVALS", {"r1": ("penalty=r1",)})
+    names = {row.name for row in gpu.families(rounds=1)}
+    assert names == {
+        name
+        for measurement in MEASUREMENTS
+        for name in measurement.gpu_names
+        if recorder is AsBefore and name.endswith(("graphs/cnn32/frobenius/tf32", "graphs/cnn32/r1/tf32"))
+    }
 
 
 def test_a_profile_without_a_gpu_holds_no_kernels(tmp_path: Path) -> None:
