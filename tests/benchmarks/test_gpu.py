@@ -12,7 +12,7 @@ from torch.autograd import DeviceType
 
 from benchmarks import MEASUREMENTS, evaluation, gpu
 from benchmarks.gpu import Kernels, covered, kernels_in
-from benchmarks.rows import Row
+from benchmarks.rows import Row, read
 from gan_lab import build
 from gan_lab.device import allow_tf32
 from gan_lab.training.gan import Gan
@@ -145,3 +145,23 @@ def test_rows_of_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     (measurement,) = [one for one in MEASUREMENTS if one.rows is evaluation.on_a_gpu]
     assert {row.name for row in rows} == set(measurement.gpu_names)
     assert all(row.value > 0 for row in rows)
+
+
+def test_the_docs_say_what_the_record_of_a_gpu_holds() -> None:
+    """The table of docs/performance.md, and the README's ratios."""
+    root = Path(__file__).resolve().parents[2]
+    values = {row.name: row.value for row in read(root / "docs" / "gpu" / "h200.json")}
+    table = (root / "docs" / "performance.md").read_text()
+    for norm in gpu.NORMS:
+        of = f"cnn32/{norm}/tf32"
+        over_none = 1 if norm == "none" else values[f"ratio/norm/graphs/{of}"]
+        times = [values[f"gpu/time/{of}/{way}"] for way in gpu.WAYS]
+        cells = [*times, values[f"ratio/graphs/{of}"]]
+        others = [values[f"gpu/{what}/{of}"] for what in ("kernels", "busy", "host")]
+        row = " | ".join(f"{value:.4g}" for value in (*cells, *others, over_none))
+        assert f"| {norm} | {row} |" in table
+    readme = (root / "README.md").read_text()
+    graphs = [f"{values[f'ratio/graphs/cnn32/{norm}/tf32']:.1f}" for norm in ("none", "sn", "bssn")]
+    assert "{} times (no norm), {} (SN) and {} times (BSSN)".format(*graphs) in readme
+    over = [f"{values[f'ratio/norm/graphs/cnn32/{norm}/tf32']:.2f}" for norm in ("sn", "bssn")]
+    assert "SN takes {}\n  times, BSSN {} times as long".format(*over) in readme
