@@ -20,11 +20,13 @@ from gan_lab.config import compose, load, resolved
 from gan_lab.presets import CONFIGS
 from gan_lab.run import run
 from gan_lab.runs.directory import RunDirectory
-from gan_lab.sweep.arguments import misses_a_choice, unreadable
+from gan_lab.sweep.arguments import misses_a_choice, misspelt, unreadable
 
 ROOT = Path(__file__).resolve().parent.parent
 Train = Callable[..., subprocess.CompletedProcess[str]]
 Recorded = Callable[[Path], list[dict[str, float]]]
+
+AXES = sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir() and folder.name != "hydra")
 
 
 def written(tmp_path: Path) -> list[str]:
@@ -62,8 +64,8 @@ def test_help_speaks_only_of_options_that_exist(train_py: Train) -> None:
     ("wrong", "answer"),
     [
         ("norm=spectral", sorted(path.stem for path in (CONFIGS / "norm").glob("*.yaml"))),
-        ("norm.scal=2", ["norm.scal", "scal"]),
-        ("nrom=sn", ["nrom"]),
+        ("norm.scal=2", ["norm.scal", "take norm.scale"]),
+        ("nrom=sn", ["nrom", "take norm"]),
     ],
 )
 def test_a_misspelt_option_is_answered_by_hydra(
@@ -74,6 +76,36 @@ def test_a_misspelt_option_is_answered_by_hydra(
     assert all(re.search(rf"\b{re.escape(word)}\b", done.stderr) for word in answer)
     assert "Traceback" not in done.stdout + done.stderr
     assert written(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("train.iteration=5", "train.iterations"),
+        ("norm.scal=1,2", "norm.scale"),
+        ("nrom=sn", "norm"),
+        ("iterations=5", "train.iterations"),
+        ("norm.n_power_iteration=2", "norm.n_power_iterations"),
+    ],
+)
+def test_a_misspelt_key_is_told_the_one_most_like_it(typed: str, meant: str) -> None:
+    sentence = misspelt(["-m", "seed=0,1", "norm=bssn,sn", typed], AXES)
+    assert sentence == f"{typed.partition('=')[0]} is no key of the config: take {meant}"
+
+
+def test_keys_that_the_config_has_are_not_called_misspelt() -> None:
+    words = [
+        "norm=sn",
+        "norm.scale=2",
+        "+train.x=1",
+        "~tracker",
+        "hydra.verbose=true",
+        "penalty=r1",
+        "penalty.every=2",
+    ]
+    assert misspelt(words, AXES) is None
+    assert misspelt(["norm=spectral"], AXES) is None  # Hydra lists the choices
+    assert "qqq is no key of the config: see" in str(misspelt(["qqq=1"], AXES))
 
 
 def test_a_wrong_value_is_one_sentence_and_leaves_no_trace(train_py: Train, tmp_path: Path) -> None:
@@ -120,9 +152,6 @@ def test_an_argument_without_a_key_is_one_sentence(argument: str, answer: str) -
 def test_words_that_hydra_can_read_are_left_to_it() -> None:
     words = ["norm=none,sn", "+a.b=[1,{c: d}]", "~arch", "a='x (1)'", "seed=range(3)", "x=${y}", "e="]
     assert unreadable(["-m", *words, "--config-dir", "a (1)"]) is None
-
-
-AXES = sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir() and folder.name != "hydra")
 
 
 @pytest.mark.parametrize("typed", ["{}=null", "+{}=Null", "{}=null,other", "{}="])

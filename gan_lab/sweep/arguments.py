@@ -2,13 +2,17 @@
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from gan_lab import shell
+from gan_lab.errors import UserError
 
 PART = "paper/sweep/"  # of presets: what a sweep is over, on any dataset
 
@@ -40,6 +44,39 @@ def misses_a_choice(arguments: Sequence[str], axes: Sequence[str]) -> str | None
         instead = SOMETHING.get(axis, "none")
         return f"{argument} chooses nothing: take one of configs/{axis}, such as {axis}={instead}"
     return None
+
+
+def misspelt(arguments: Sequence[str], axes: Sequence[str]) -> str | None:
+    """A sentence on the first key that the config lacks, with the one most like it; None where it has all.
+
+    Of a command line that Hydra has refused, whose own answer is how to add that key.
+    """
+    from gan_lab.config import compose  # heavy, and of use only here
+
+    overrides = get_args_parser().parse_known_args(arguments)[0].overrides
+    typed = [override.partition("=")[0] for override in overrides]
+    chosen = [override.partition(",")[0] for override in overrides if override.partition("=")[0] in axes]
+    try:
+        known = {*axes, *_keys(OmegaConf.to_container(compose(chosen), resolve=False))}
+    except UserError:
+        return None
+    for key in typed:
+        if key in known or key.startswith(("+", "~", "hydra.", "hydra/")):
+            continue
+        like = get_close_matches(key, sorted(known), 1) or [
+            other for other in sorted(known) if other.rpartition(".")[2] == key.rpartition(".")[2]
+        ]
+        instead = f"take {like[0]}" if like else "see `python train.py --cfg job` for those that there are"
+        return f"{key} is no key of the config: {instead}"
+    return None
+
+
+def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of what a config holds, folders and values."""
+    if isinstance(config, dict):
+        for name, value in config.items():
+            yield f"{prefix}{name}"
+            yield from _keys(value, f"{prefix}{name}.")
 
 
 def _is_readable(override: str) -> bool:

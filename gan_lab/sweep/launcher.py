@@ -113,20 +113,24 @@ def exit_status(main: Callable[[], object]) -> int:
     if sentence := arguments.unreadable(sys.argv[1:]) or arguments.misses_a_choice(sys.argv[1:], axes):
         print(f"error: {sentence}", file=sys.stderr)
         return WRONG_CONFIG
-    status = _status(main)
+    status = _status(main, axes)
     if _sweep is not None:
         status = _sweep.close(status)
     return status
 
 
-def _status(main: Callable[[], object]) -> int:
+def _status(main: Callable[[], object], axes: list[str]) -> int:
     try:
         main()
     except Ended as end:
         return int(end.code or 0)
     except SystemExit as stop:
-        # Hydra exits with 1 where it refuses the command line: the config is wrong.
-        return WRONG_CONFIG if stop.code == 1 else int(stop.code or 0)
+        if stop.code != 1:
+            return int(stop.code or 0)
+        # Hydra has refused the command line: the config is wrong.
+        if sentence := arguments.misspelt(sys.argv[1:], axes):
+            print(f"error: {sentence}", file=sys.stderr)
+        return WRONG_CONFIG
     except KeyboardInterrupt:
         return STOPPED_STATUS
     return 0

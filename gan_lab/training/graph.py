@@ -2,8 +2,8 @@
 
 A GPU computes an iteration of a small network in less time than Python takes to ask for its operations; a
 CUDA graph asks for all of them together. That it leaves the bits of the operations one by one is looked at in
-the first iterations, not believed. Tested by graphs that are recorded and repeated on a CPU, and by `make gpu`
-on a GPU.
+the first iterations, not believed. Tested by graphs that are recorded and repeated on a CPU, and on a GPU by
+`make gpu`.
 """
 
 import logging
