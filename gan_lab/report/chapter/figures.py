@@ -27,10 +27,18 @@ def draw(figure: Figure, folder: Path) -> None:
     """Write the figure into `folder`; raises UserError without matplotlib."""
     try:
         from matplotlib.figure import Figure as Canvas
+        from matplotlib.ticker import LogFormatterSciNotation
     except ImportError as error:
         raise UserError(
             f"the figures need matplotlib ({error}): pip install -e '.[study]' in gan-lab's folder"
         ) from error
+
+    class Plain(LogFormatterSciNotation):
+        """300 in place of 3 × 10², at the ticks that it would label."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
     width = max(6.0, 1.1 * len(figure.points)) if figure.kind == "settings" else 8.5
     canvas = Canvas(figsize=(min(width, 16), 4), layout="constrained")
     panel = canvas.subplots()
@@ -69,6 +77,10 @@ def draw(figure: Figure, folder: Path) -> None:
         else:  # zeros, which a logarithmic axis has no place for, stand left of all else
             panel.set_xscale("symlog", linthresh=least, linscale=0.5)
             panel.set_xlim(left=-least / 5)
+    for axis in (panel.xaxis, panel.yaxis):
+        if axis.get_scale() == "log":
+            axis.set_major_formatter(Plain())
+            axis.set_minor_formatter(Plain(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
     panel.set_xlabel(figure.x)
     panel.set_ylabel(figure.y)
     panel.grid(alpha=0.25, linewidth=0.5, which="both")
