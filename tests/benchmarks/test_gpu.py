@@ -65,15 +65,21 @@ class Refusing(AsBefore):
         raise RuntimeError("operation not permitted when stream is capturing")
 
 
-@pytest.mark.parametrize("recorder", [AsBefore, Refusing])
-def test_rows_of_iterations(recorder: type[AsBefore], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without those of graphs where CUDA refuses them."""
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch, recorder: type[AsBefore]) -> None:
+    """Tiny networks, whose iterations may be graphs of this kind."""
 
     def graphed(config: Any, gan: Gan, monitor: Any) -> GraphedUpdate:
         return GraphedUpdate(gan, monitor.see, recorder())
 
     monkeypatch.setattr(build, "build_graphed", graphed)
     monkeypatch.setattr(gpu, "NETS", {"cnn32": TINY})
+
+
+@pytest.mark.parametrize("recorder", [AsBefore, Refusing])
+def test_rows_of_iterations(recorder: type[AsBefore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without those of graphs where CUDA refuses them."""
+
+    as_on_a_gpu(monkeypatch, recorder)
     monkeypatch.setattr(gpu, "NORMS", ("none", "sn"))
     monkeypatch.setattr(gpu, "_profiled", lambda iterate, device: Kernels(100, 1e-3))
     rows = {row.name: row.value for row in gpu.iterations("cnn32", "bf16", rounds=1)}
@@ -96,11 +102,7 @@ def test_rows_of_iterations(recorder: type[AsBefore], monkeypatch: pytest.Monkey
 def test_rows_of_every_other_norm(recorder: type[AsBefore], monkeypatch: pytest.MonkeyPatch) -> None:
     """None where CUDA refuses graphs."""
 
-    def graphed(config: Any, gan: Gan, monitor: Any) -> GraphedUpdate:
-        return GraphedUpdate(gan, monitor.see, recorder())
-
-    monkeypatch.setattr(build, "build_graphed", graphed)
-    monkeypatch.setattr(gpu, "NETS", {"cnn32": TINY})
+    as_on_a_gpu(monkeypatch, recorder)
     monkeypatch.setattr(gpu, "FAMILIES", ("frobenius",))
     monkeypatch.setattr(gpu, "RIVALS", {"r1": ("penalty=r1",)})
     names = {row.name for row in gpu.families(rounds=1)}
