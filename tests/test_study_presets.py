@@ -25,6 +25,7 @@ SWEEPS = {  # by preset: what may differ between its runs, the seed aside
     },
     "controls": {"norm", "train.precision", "train.ema", "augment"},
     "pictures": {"norm"},
+    "longer": {"norm", "init"},
 }
 
 
