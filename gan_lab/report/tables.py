@@ -38,7 +38,15 @@ def note(best: str = "*", noise: str = "≈", untested: str = "°") -> str:
 
 
 def number(value: Mean, plus_minus: str = " ± ") -> str:
-    """The mean and its standard error with two digits of the error; four digits of a mean without one."""
+    """The mean and its standard error with two digits of the error; four digits of a mean without one.
+
+    From a million on both as multiples of one power of ten, `(3.87 ± 0.32)e12`.
+    """
+    size = max(abs(value.mean), value.error or 0)
+    if value.error and math.isfinite(size) and size >= 1e6:
+        power = math.floor(math.log10(size))
+        scaled = Mean(value.n, value.mean / 10**power, value.error / 10**power)
+        return f"({number(scaled, plus_minus)})e{power}"
     if not value.error:
         return f"{value.mean:.4g}" + (f"{plus_minus}0" if value.error == 0 else "")
     digits = min(4, max(0, 1 - math.floor(math.log10(value.error))))

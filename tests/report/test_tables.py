@@ -60,6 +60,9 @@ def test_figures() -> None:
     assert number(Mean(3, 2012.3, 120.0)) == "2012 ± 120"
     assert number(Mean(1, 20.1234, None)) == "20.12"
     assert number(Mean(2, 7.0, 0.0)) == "7 ± 0"
+    assert number(Mean(8, 3870040064000.0, 318034784908.0)) == "(3.87 ± 0.32)e12"
+    assert number(Mean(8, -2.5e4, 1.8e7)) == "(-0.0 ± 1.8)e7"
+    assert number(Mean(8, 999_999.0, 10.0)) == "999999 ± 10"
     assert [duration(hours) for hours in (0.001, 0.5, 12.0)] == ["3.6 s", "30.0 min", "12.0 h"]
 
 
