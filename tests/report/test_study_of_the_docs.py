@@ -25,6 +25,7 @@ def test_every_figure_of_the_overview_stands_in_a_chapter() -> None:
     mean = r"\d+(?:\.\d+)? ± \d+(?:\.\d+)?"
     figures = re.findall(rf"{mean}|\d+\.\d+", (DOCS / "study.md").read_text())
     opening, _, _ = (DOCS.parent / "README.md").read_text().partition("\n## ")
-    assert (found := re.findall(mean, opening))
+    found = re.findall(mean, opening)
+    assert found
     figures += found
     assert [figure for figure in figures if figure not in chapters] == []
