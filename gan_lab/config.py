@@ -483,7 +483,7 @@ def _sentence(error: ValidationError) -> str:
     if kind == "missing":
         return f"{key} has no value: give it one, as in {key}=..."
     if kind == "extra_forbidden":
-        return f"{key} is no key of the config: see `python train.py --cfg job` for those that there are"
+        return no_key(key)
     if kind == "value_error":
         return f"{given} {first['ctx']['error']}"
     if kind == "literal_error" and field is not None:
@@ -499,6 +499,12 @@ def _sentence(error: ValidationError) -> str:
     if kind == "string_type":
         return f"{given} must be a string: quote it"
     return f"{given} is wrong ({first['msg']}): see `python train.py --cfg job` for what it should be"
+
+
+def no_key(key: str, like: str = "") -> str:
+    """What to say of a key that there is not; `like` is one that may be meant."""
+    instead = f"take {like}" if like else "see `python train.py --cfg job` for those that there are"
+    return f"{key} is no key of the config: {instead}"
 
 
 def _field(key: str) -> FieldInfo | None:

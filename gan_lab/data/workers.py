@@ -48,10 +48,11 @@ def in_order(work: Callable[[C], R], chunks: Iterable[C]) -> Generator[R, None, 
 
 def _context() -> BaseContext:
     """How workers start, named: in joblib's processes the default is joblib's, without a parent to know."""
-    # CUDA does not survive a fork, and its threads may hold locks at that moment.
-    forks = sys.platform.startswith("linux") and not torch.cuda.is_initialized()
-    method = "fork" if forks else "forkserver" if sys.platform.startswith("linux") else "spawn"
-    if not forks and multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+    method = "spawn"
+    if sys.platform.startswith("linux"):
+        # CUDA does not survive a fork, and its threads may hold locks at that moment.
+        method = "forkserver" if torch.cuda.is_initialized() else "fork"
+    if method != "fork" and multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
         # A new interpreter looks up its parent's default by name, and finds none of joblib's.
         multiprocessing.set_start_method(method, force=True)
     context = multiprocessing.get_context(method)

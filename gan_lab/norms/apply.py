@@ -18,7 +18,7 @@ from gan_lab.norms.parametrization import (
     PackedNorms,
     ScaledBias,
     SpectralNormalization,
-    iterates,
+    iterate_together,
     normalized_weights,
 )
 from gan_lab.norms.pickling import attach
@@ -372,6 +372,11 @@ class Iterated:
     alone: list[Layer]
     together: list[tuple[list[Layer], Iterates]]
 
+    @property
+    def norms(self) -> list[SpectralNormalization]:
+        """All of them, so that nobody walks through the network again."""
+        return [norm for layers in (self.alone, *(some for some, _ in self.together)) for norm, _ in layers]
+
 
 def iterate(network: nn.Module, update: bool = True) -> Iterated:
     """Take the power iterations of an update, of all layers of `network` together; for `cached_weights`.
@@ -390,7 +395,7 @@ def iterate(network: nn.Module, update: bool = True) -> Iterated:
                 alone.append((norm, weight))
         _update(alone)
         return Iterated(
-            alone, [(several, iterates(*zip(*several, strict=True))) for several in alike.values()]
+            alone, [(several, iterate_together(*zip(*several, strict=True))) for several in alike.values()]
         )
 
 
@@ -408,7 +413,7 @@ def cached_weights(
     if iterated is None:
         iterated = iterate(network, update)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_frozen([norm for _, _, norm in normalized_tensors(network)]))
+        stack.enter_context(_frozen(iterated.norms))
         made = [(norm, norm(weight)) for norm, weight in iterated.alone]
         for several, found in iterated.together:
             norms, weights = zip(*several, strict=True)

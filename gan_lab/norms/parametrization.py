@@ -132,7 +132,7 @@ class PackedNorms(nn.Module):
 OURS = (SpectralNormalization, ScaledBias, PackedNorms)
 
 
-def iterates(norms: Sequence[SpectralNormalization], weights: Sequence[Tensor]) -> Iterates:
+def iterate_together(norms: Sequence[SpectralNormalization], weights: Sequence[Tensor]) -> Iterates:
     """What an update's power iterations find of many layers, taken together; no gradient belongs to it.
 
     Of norms whose sigma is a mean of equally many singular values, which now take equally many steps; weights
@@ -152,7 +152,7 @@ def normalized_weights(
 ) -> list[Tensor]:
     """The effective weights of many layers, the same that each norm makes by itself, in fewer operations.
 
-    By what `iterates` has found of them; of norms which all clip or none. It can be taken once.
+    By what `iterate_together` has found of them; of norms which all clip or none. It can be taken once.
     """
     learned = [norm.scale for norm in norms if isinstance(norm.scale, Tensor)]
     with torch.autocast(weights[0].device.type, enabled=False):

@@ -51,23 +51,22 @@ def misspelt(arguments: Sequence[str], axes: Sequence[str]) -> str | None:
 
     Of a command line that Hydra has refused, whose own answer is how to add that key.
     """
-    from gan_lab.config import compose  # heavy, and of use only here
+    from gan_lab.config import compose, no_key  # heavy, and of use only here
 
     overrides = get_args_parser().parse_known_args(arguments)[0].overrides
-    typed = [override.partition("=")[0] for override in overrides]
-    chosen = [override.partition(",")[0] for override in overrides if override.partition("=")[0] in axes]
+    typed = {override.partition("=")[0]: override for override in overrides}
+    chosen = [override.partition(",")[0] for key, override in typed.items() if key in axes]
     try:
-        known = {*axes, *_keys(OmegaConf.to_container(compose(chosen), resolve=False))}
+        known = sorted({*axes, *_keys(OmegaConf.to_container(compose(chosen), resolve=False))})
     except UserError:
         return None
     for key in typed:
         if key in known or key.startswith(("+", "~", "hydra.", "hydra/")):
             continue
-        like = get_close_matches(key, sorted(known), 1) or [
-            other for other in sorted(known) if other.rpartition(".")[2] == key.rpartition(".")[2]
-        ]
-        instead = f"take {like[0]}" if like else "see `python train.py --cfg job` for those that there are"
-        return f"{key} is no key of the config: {instead}"
+        _, _, last = key.rpartition(".")
+        elsewhere = [other for other in known if other.rpartition(".")[2] == last]
+        like = get_close_matches(key, known, 1) or elsewhere
+        return no_key(key, like[0] if like else "")
     return None
 
 
