@@ -183,3 +183,8 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_MMAP_THRESHOLD, 2**30)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def give_back_gpu_memory() -> None:
+    """Let other runs on the same GPU have what this process holds of its memory and no tensor needs."""
+    torch.cuda.empty_cache()  # does nothing where no GPU is used

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gan_lab.data import ImageArray
+from gan_lab.device import give_back_gpu_memory
 from gan_lab.distributed.collectives import on_rank_zero
 from gan_lab.errors import UserError
 from gan_lab.metrics import coverage
@@ -120,6 +121,7 @@ class Evaluator:
         self._real = protocol.counts(len(real.images), protocol.num_real)
         _refuse_too_few(protocol, self._generated, self._real)
         self._statistics, self._features = of_real(real, self._real, extractor, cache, batch_size)
+        give_back_gpu_memory()
 
     def __str__(self) -> str:
         """Who judges what, in a line: `fid, is of 2,000 samples against 1,797 images by digits`."""
@@ -150,7 +152,10 @@ class Evaluator:
             batch_size=self._batch_size,
             is_shared=True,
         )
-        return self._values(gathered._replace(logits=gathered.logits[:shared, : protocol.is_outputs]))
+        values = self._values(gathered._replace(logits=gathered.logits[:shared, : protocol.is_outputs]))
+        del gathered
+        give_back_gpu_memory()  # several GB at times, for minutes until the next evaluation
+        return values
 
     @property
     def names(self) -> dict[str, tuple[str, ...]]:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from gan_lab import presets, shell
 from gan_lab.runs.directory import WRONG_CONFIG
+from gan_lab.signals import StopSignals
 from gan_lab.sweep import arguments, plugins
 from gan_lab.sweep.closing import STOPPED_STATUS, Sweep
 from gan_lab.sweep.record import VARIABLE, Launch
@@ -27,6 +28,7 @@ presets.register()  # before Hydra composes anything
 plugins.register_missing()
 
 _sweep: Sweep | None = None  # the one that this process launches
+_signals = StopSignals()
 _is_stopping = False
 
 
@@ -87,6 +89,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
     """
     global _is_stopping
     assert _sweep is not None
+    if _signals.repeats_first():
+        return
     if _is_stopping or _sweep.jobs:
         raise Ended(STOPPED_STATUS)
     _is_stopping = True

@@ -7,6 +7,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from gan_lab.distributed import collectives
+from gan_lab.signals import StopSignals
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -15,13 +16,15 @@ class StopRequest:
     """While entered, a signal stops the program at once by KeyboardInterrupt, whichever of SIGNALS it is.
 
     Not so inside `deferred`: there the first one is remembered in `signal_name`, and only a second Ctrl-C
-    stops at once. `received` are the numbers of all, in their order.
+    stops at once. What only repeats the first one does nothing. `received` are the numbers of all, in their
+    order.
     """
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
         self.received: list[int] = []
         self._is_deferred = False
+        self._signals = StopSignals()
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -48,6 +51,8 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received.append(number)
+        if self._signals.repeats_first():
+            return
         if not self._is_deferred or (self.signal_name and number == signal.SIGINT):
             self.signal_name = signal.Signals(number).name
             raise KeyboardInterrupt(f"stopped by {self.signal_name}")

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from kill_and_resume import differences, rows_of
 
+from gan_lab import signals
 from gan_lab.config import compose, load
 from gan_lab.data import digits
 from gan_lab.losses import Hinge
@@ -148,6 +149,22 @@ def test_further_signals_do_not_hurry_a_run_that_is_stopping(
     assert (status["iteration"], status["reason"]) == (2, "stopped by SIGTERM after iteration 2")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["the last evaluation", "the writing of a checkpoint"])
+def test_a_signal_that_arrives_several_times_is_one_wish(
+    number: signal.Signals, moment: str, small: list[str], undisturbed: RunDirectory
+) -> None:
+    owner, name, call, iteration = MOMENTS[moment]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signals, "AGAIN_S", float("inf"))
+        at_call(patch, owner, name, call, number, signal.SIGINT, signal.SIGTERM)
+        assert run(compose(small)).exit_status == INTERRUPTED
+    status = directory(small).read_status()
+    assert (status["state"], status["iteration"]) == ("interrupted", iteration)
+    assert run(compose(small)).exit_status == 0
+    assert not list(differences(directory(small), undisturbed))
+
+
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
@@ -170,6 +187,7 @@ def test_a_second_ctrl_c_leaves_at_once_with_whole_files(
 ) -> None:
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signals, "AGAIN_S", 0.0)
         at_call(patch, owner, name, call, signal.SIGINT, signal.SIGINT)
         assert run(compose(small)).exit_status == INTERRUPTED
     said = capsys.readouterr()

@@ -302,6 +302,17 @@ def test_one_pass_over_the_images_serves_all_metrics(
     assert extractor.network.seen == 30 + 50
 
 
+def test_the_gpu_s_memory_is_given_back_when_all_is_judged(
+    projection: Make, images: Images, array_of: ArrayOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other runs on it need what the real images took, and what the generated ones did."""
+    extractor, seen = projection(), []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: seen.append(extractor.network.seen))
+    pixels = images(50, seed=1)
+    evaluate(extractor, array_of(pixels), pixels, tmp_path, measure=("fid", "prc"))
+    assert seen == [50, 100]
+
+
 def test_figures_do_not_depend_on_how_many_images_are_judged_at_once(
     data: Path, images: Images, array_of: ArrayOf, tmp_path: Path
 ) -> None:
