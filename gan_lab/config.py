@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -483,7 +484,7 @@ def _sentence(error: ValidationError) -> str:
     if kind == "missing":
         return f"{key} has no value: give it one, as in {key}=..."
     if kind == "extra_forbidden":
-        return no_key(key)
+        return no_key(key, _like(parents, last))
     if kind == "value_error":
         return f"{given} {first['ctx']['error']}"
     if kind == "literal_error" and field is not None:
@@ -505,6 +506,13 @@ def no_key(key: str, like: str = "") -> str:
     """What to say of a key that there is not; `like` is one that may be meant."""
     instead = f"take {like}" if like else "see `python train.py --cfg job` for those that there are"
     return f"{key} is no key of the config: {instead}"
+
+
+def _like(parents: Sequence[str], last: str) -> str:
+    """The key beside a misspelt one that is most like it, empty if none is."""
+    field = _field(".".join(parents))
+    beside = Config.model_fields if not parents else getattr(field and field.annotation, "model_fields", {})
+    return ".".join([*parents, *like]) if (like := get_close_matches(last, beside, 1)) else ""
 
 
 def _field(key: str) -> FieldInfo | None:

@@ -53,6 +53,8 @@ def opened(source: Path) -> Iterator[Path]:
         try:
             with tarfile.open(source, "r:xz") as archive:
                 _unpack(archive, Path(folder))
+        except FileNotFoundError as error:
+            raise UserError(f"{source} does not exist: give packed records, or a folder of runs") from error
         except (OSError, EOFError, tarfile.TarError, ValueError) as error:
             raise UserError(f"{source} is no archive of runs, or damaged ({error}): give another") from error
         yield Path(folder)

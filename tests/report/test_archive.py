@@ -84,8 +84,9 @@ def test_metrics_keep_all_digits_and_the_rest_six(outputs: Path) -> None:
 def test_other_files_are_refused_in_a_sentence(outputs: Path, content: bytes | None) -> None:
     path = packed(outputs)
     path.write_bytes(path.read_bytes()[:-500] if content is None else content)
-    for some in (path, path.parent / "none.tar.xz"):
-        with pytest.raises(UserError, match="is no archive of runs, or damaged") as refusal:
+    missing = path.parent / "none.tar.xz"
+    for some, said in ((path, "is no archive of runs, or damaged"), (missing, "does not exist")):
+        with pytest.raises(UserError, match=said) as refusal:
             compare.main([str(some)])
         assert str(refusal.value).startswith(str(some))
         assert "\n" not in str(refusal.value)
