@@ -97,6 +97,62 @@ def test_a_dependence_on_the_scale(run: Callable[..., None], outputs: Path) -> N
     assert (outputs.parent / "study/norm-scale.png").read_bytes().startswith(b"\x89PNG")
 
 
+RATES = (1e-4, 2e-4, 4e-4, 8e-4)
+
+
+def test_what_each_norm_forgives_over_a_grid_of_rates(run: Callable[..., None], outputs: Path) -> None:
+    """The averages and spreads of a table made by hand, and a norm that diverges has none."""
+    found: dict[tuple[str, int], list[float]] = {}
+    noise = np.random.default_rng(4)
+    for place, (g_lr, d_lr) in enumerate((g, d) for g in RATES for d in RATES):
+        for seed in range(4):
+            for norm, fid in (("sn", 20.0), ("bssn", 20.0), ("strict_sn", 10 * 1.3**place)):
+                fid *= np.exp(noise.normal(0, 0.1))
+                found.setdefault((norm, seed), []).append(fid)
+                run({FID: fid}, norm, seed, optimizer__g_lr=g_lr, optimizer__d_lr=d_lr)
+            state = "diverged" if place == 3 and seed == 0 else "finished"
+            run({FID: 5.0}, "none", seed, state=state, optimizer__g_lr=g_lr, optimizer__d_lr=d_lr)
+    text = section(chapter(outputs), "What each norm forgives")
+    of_seeds = {
+        norm: [
+            (np.exp(np.log(found[norm, seed]).mean()), np.exp(np.log(found[norm, seed]).std(ddof=1)))
+            for seed in range(4)
+        ]
+        for norm in ("sn", "bssn", "strict_sn")
+    }
+    for norm, pairs in of_seeds.items():
+        (row,) = re.findall(rf"^\| {norm} \| (.*) \|$", text, re.M)
+        seeds, average, spread, best, worst, diverged = row.split(" | ")
+        assert (seeds, diverged) == ("4", "0 of 64")
+        for told, column in ((average, 0), (spread.removeprefix("× "), 1)):
+            mean, error = map(float, told.split(" ± "))
+            assert mean == pytest.approx(np.mean([pair[column] for pair in pairs]), rel=0.01)
+            assert error == pytest.approx(np.std([p[column] for p in pairs], ddof=1) / 2, rel=0.05)
+        assert float(best) <= float(average.split()[0]) <= float(worst)
+    assert re.search(r"^\| none \| 0 \| – \| – \| .* \| 1 of 64 \|$", text, re.M)
+    said = text.split("\n")[2]
+    better, other = sorted(("sn", "bssn"), key=lambda norm: np.mean([pair[0] for pair in of_seeds[norm]]))
+    assert said.startswith(
+        f"Over 16 settings of optimizer.g_lr and optimizer.d_lr, **{better}** has the lowest"
+    )
+    assert "It is ahead of strict_sn by more than the noise." in said
+    assert f"From {other} the noise cannot tell it." in said
+    assert "The smallest spread is that of" in said
+    assert said.endswith("none diverged in 1 of 64 runs: no average.")
+    assert (outputs.parent / "study/grid.png").is_file()
+
+
+def test_without_a_grid_nothing_is_said_of_forgiving(run: Callable[..., None], outputs: Path) -> None:
+    """Of scales that each norm has for itself, of too few, or of one norm."""
+    for scale in (1.0, 1.4, 2.0):
+        for norm, factor in (("sn", 1.0), ("bssn", 3.0)):
+            run({FID: 10.0 * scale}, norm, 0, norm__scale=scale * factor)
+    assert "forgives" not in chapter(outputs)
+    for rate in RATES:
+        run({FID: 10.0}, "sn", 1, optimizer__g_lr=rate)
+    assert "forgives" not in chapter(outputs, "--where", "norm=sn")
+
+
 def test_what_goes_along_with_the_distance(run: Callable[..., None], outputs: Path) -> None:
     """The gradient norm decides it, the slope has nothing to do with it."""
     rng = np.random.default_rng(3)

@@ -1,12 +1,14 @@
 """What a sweep says, as a chapter: sentences, tables and figures that are made from its numbers only.
 
-`study` is what it is of, `ranking`, `dependence` and `measured` are its parts, `figures` draws.
+`study` is what it is of, `ranking`, `dependence`, `forgiveness` and `measured` are its parts, `figures`
+draws.
 """
 
 from collections.abc import Sequence
 
 from gan_lab.report import quantities
 from gan_lab.report.chapter.dependence import over_numbers
+from gan_lab.report.chapter.forgiveness import over_a_grid
 from gan_lab.report.chapter.measured import every_metric, measured_quantities, what_goes_along
 from gan_lab.report.chapter.ranking import best_setting, open_questions
 from gan_lab.report.chapter.study import Chapter, Figure, Study
@@ -16,6 +18,8 @@ from gan_lab.report.runs import Damaged, Run, key_name, passed_over, settings
 from gan_lab.report.tables import markdown
 
 __all__ = ["Chapter", "Figure", "write"]
+
+_PARTS = (best_setting, over_numbers, over_a_grid, every_metric, measured_quantities, what_goes_along)
 
 
 def write(runs: Sequence[Run], damaged: Sequence[Damaged], heading: str, page: str = "") -> Chapter:
@@ -34,7 +38,7 @@ def write(runs: Sequence[Run], damaged: Sequence[Damaged], heading: str, page: s
         if not table.columns:
             lines += ["", "No run that finished has a distance (FID, FD) or an IS: there is nothing to rank."]
             continue
-        for part in (best_setting, over_numbers, every_metric, measured_quantities, what_goes_along):
+        for part in _PARTS:
             text, drawn = part(study)
             lines += ["", *text] if text else []
             figures += drawn

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from gan_lab.report.chapter.study import Figure, Points, Study
 from gan_lab.report.chapter.words import counted, direction, have, image, named
-from gan_lab.report.comparison import FINAL, Cell, Group, title
+from gan_lab.report.comparison import FINAL, title
 from gan_lab.report.differences import differences, probability, seeds
 from gan_lab.report.statistics import ALPHA, Comparison
 from gan_lab.report.tables import as_markdown, markdown, number
@@ -22,10 +22,11 @@ def best_setting(study: Study) -> tuple[list[str], list[Figure]]:
         ]
         return [*words, "", as_markdown([study.table]).strip()], []
     best = found.best.cells[column].mean
+    against = [(group.label, cell.against[0]) for group, cell in found.others]
     words += [
         f"**{markdown(found.best.label)}** has the {direction(study.metric)} {title(study.metric)}: "
         f"{number(best)} (mean{' ± standard error' if best.error is not None else ''} of "
-        f"{counted(best.n, 'run')}). {_verdicts(found.others)}"
+        f"{counted(best.n, 'run')}). {verdicts(against)}"
     ]
     groups = [group for group in study.table.groups if column in group.cells]
     points: Points = {
@@ -43,8 +44,8 @@ def best_setting(study: Study) -> tuple[list[str], list[Figure]]:
     return [*words, "", as_markdown([study.table]).strip(), "", image(figure)], [figure]
 
 
-def _verdicts(others: Sequence[tuple[Group, Cell]]) -> str:
-    comparisons = [(group.label, cell.against[0]) for group, cell in others]
+def verdicts(comparisons: Sequence[tuple[str, Comparison]]) -> str:
+    """Which others the best one is ahead of, from which it cannot be told, and which cannot be tested."""
     worse = [label for label, one in comparisons if one.corrected is not None and one.corrected < ALPHA]
     level = [label for label, one in comparisons if one.corrected is not None and one.corrected >= ALPHA]
     untested = [label for label, one in comparisons if one.corrected is None]
