@@ -52,7 +52,7 @@ def over_a_grid(study: Study) -> tuple[list[str], list[Figure]]:
     figure = Figure(
         "settings",
         f"{study.name}grid.png",
-        f"Every setting of the grid, means over seeds, and the averages of {title(study.metric)}",
+        f"{title(study.metric)} of every setting of the grid, means over seeds",
         "",
         title(study.metric),
         {name: [(0.0, x, None) for x in choice.means] for name, choice in choices.items() if choice.means},
