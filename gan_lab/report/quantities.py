@@ -39,6 +39,7 @@ class Quantity:
 
 VARIANCE = "weight variance over LeCun's"  # the paper's argument
 QUANTITIES = (
+    Quantity("loss of the discriminator", "loss/d"),  # hinge: 2 where it tells nothing, 0 where it has won
     Quantity("gradient norm of the discriminator", "grad_norm/d"),
     Quantity("largest gradient norm of the discriminator", "grad_norm/d", largest=True),
     Quantity("gradient norm of the generator", "grad_norm/g"),
