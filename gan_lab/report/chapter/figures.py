@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, geometric_mean
 
 from PIL import Image
 
@@ -39,15 +40,17 @@ def draw(figure: Figure, folder: Path) -> None:
         def __call__(self, x: float, pos: int | None = None) -> str:
             return f"{x:g}" if super().__call__(x, pos) else ""
 
-    width = max(6.0, 1.1 * len(figure.points)) if figure.kind == "settings" else 8.5
+    is_by_setting = figure.kind in ("settings", "grid")
+    width = max(6.0, 1.1 * len(figure.points)) if is_by_setting else 8.5
     canvas = Canvas(figsize=(min(width, 16), 4), layout="constrained")
     panel = canvas.subplots()
     for place, (label, points) in enumerate(figure.points.items()):
         colour, marker = style(place)
         ys = [y for _, y, _ in points]
-        if figure.kind == "settings":
+        if is_by_setting:
+            average = geometric_mean(ys) if figure.kind == "grid" and min(ys) > 0 else fmean(ys)
             panel.scatter([place] * len(ys), ys, s=18, alpha=0.6, color=colour)
-            panel.hlines(sum(ys) / len(ys), place - 0.3, place + 0.3, color=colour)
+            panel.hlines(average, place - 0.3, place + 0.3, color=colour)
             continue
         xs = [x for x, _, _ in points]
         if figure.kind == "lines":
@@ -65,7 +68,7 @@ def draw(figure: Figure, folder: Path) -> None:
             )
         else:
             panel.scatter(xs, ys, s=18, alpha=0.7, color=colour, marker=marker, label=label)
-    if figure.kind == "settings":
+    if is_by_setting:
         panel.set_xticks(range(len(figure.points)), list(figure.points), rotation=30, ha="right", fontsize=8)
     if all(y > 0 for points in figure.points.values() for _, y, _ in points):
         panel.set_yscale("log")
@@ -84,7 +87,7 @@ def draw(figure: Figure, folder: Path) -> None:
     panel.set_xlabel(figure.x)
     panel.set_ylabel(figure.y)
     panel.grid(alpha=0.25, linewidth=0.5, which="both")
-    if figure.kind != "settings" and any(figure.points):
+    if not is_by_setting and any(figure.points):
         canvas.legend(frameon=False, fontsize=8, loc="outside right upper")  # however many there are
     with replacing(folder / figure.name) as temporary:
         canvas.savefig(temporary, dpi=130, format="png")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean, stdev
+from statistics import fmean, geometric_mean, stdev
 
 from gan_lab.report.chapter.ranking import verdicts
 from gan_lab.report.chapter.study import Figure, Study
@@ -50,7 +50,7 @@ def over_a_grid(study: Study) -> tuple[list[str], list[Figure]]:
     text += as_table(head, [[name, *choice.cells] for name, choice in choices.items()])
     text += ["", f"{title(study.metric)} over {over}: {_EXPLAINED[is_better_low(study.metric)]}"]
     figure = Figure(
-        "settings",
+        "grid" if is_better_low(study.metric) else "settings",
         f"{study.name}grid.png",
         f"{title(study.metric)} of every setting of the grid, means over seeds",
         "",
@@ -89,7 +89,7 @@ class _Choice:
         self.ends = (min, max) if low else (max, min)
 
     def _average(self, xs: Sequence[float]) -> float:
-        return math.exp(fmean(map(math.log, xs))) if self.is_ratio else fmean(xs)
+        return geometric_mean(xs) if self.is_ratio else fmean(xs)
 
     def _spread(self, xs: Sequence[float]) -> float:
         return math.exp(stdev(map(math.log, xs))) if self.is_ratio else stdev(xs)

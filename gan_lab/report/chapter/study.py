@@ -14,7 +14,8 @@ Points = dict[str, list[tuple[float, float, float | None]]]
 class Figure:
     """What `gan_lab.report.chapter.figures` draws: its `kind`, its file, its words, and its points.
 
-    `points` are by label; each is `(x, y, error of y or None)`.
+    `lines` and `scatter` are over x; `settings` has a column of points for each label and their mean, `grid`
+    their geometric mean. `points` are by label; each is `(x, y, error of y or None)`.
     """
 
     kind: str
