@@ -39,7 +39,7 @@ def _write(given: argparse.Namespace, folder: Path, out: Path) -> None:
     runs, damaged = find(folder)
     runs = where(runs, given.where)
     heading = given.title or given.outputs.name.removesuffix(".tar.xz") or "Study"
-    before = _figures(out / "chapter.md")
+    before = _figures_beside(out / "chapter.md")
     chapter = write_chapter(runs, damaged, heading, "" if given.no_page else "comparison.html")
     if chapter.figures or chapter.samples:
         from gan_lab.report.chapter.figures import draw, draw_samples
@@ -52,11 +52,12 @@ def _write(given: argparse.Namespace, folder: Path, out: Path) -> None:
         html, _ = render(given.outputs, runs, damaged, None)
         write(out / "comparison.html", html)
     write(out / "chapter.md", chapter.markdown)
-    for name in before - _figures(out / "chapter.md"):
+    drawn = {figure.name for figure in chapter.figures} | ({"samples.png"} if chapter.samples else set())
+    for name in before - drawn:
         (out / name).unlink(missing_ok=True)
 
 
-def _figures(chapter: Path) -> set[str]:
-    """The names of the figures beside a chapter, empty if it was not written yet."""
+def _figures_beside(chapter: Path) -> set[str]:
+    """The names of the figures of a chapter, empty if it was not written yet."""
     text = chapter.read_text(encoding="utf-8") if chapter.is_file() else ""
     return set(re.findall(r"!\[[^\n]*\]\(([^/()\n]+\.png)\)", text))

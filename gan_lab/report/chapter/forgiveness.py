@@ -43,7 +43,7 @@ def over_a_grid(study: Study) -> tuple[list[str], list[Figure]]:
     text = [
         f"### What each {markdown(key_name(axis))} forgives",
         "",
-        *_sentences(study.metric, choices, over),
+        _sentences(study.metric, choices, over),
         "",
     ]
     head = [key_name(axis), "seeds", "average", "spread", "best", "worst", "diverged"]
@@ -85,8 +85,7 @@ class _Choice:
         self.is_ratio = in_logarithms(study.metric, [by_seed])
         self.averages = {seed: [self._average(xs)] for seed, xs in by_seed.items()}
         self.spread = mean([self._spread(xs) for xs in by_seed.values()])
-        low = is_better_low(study.metric)
-        self.ends = (min, max) if low else (max, min)
+        self.ends = (min, max) if is_better_low(study.metric) else (max, min)
 
     def _average(self, xs: Sequence[float]) -> float:
         return geometric_mean(xs) if self.is_ratio else fmean(xs)
@@ -106,29 +105,28 @@ class _Choice:
         return [f"{len(self.averages)}", average, spread, *ends, f"{self.diverged} of {self.runs}"]
 
 
-def _sentences(metric: str, choices: Mapping[str, _Choice], over: str) -> list[str]:
-    ranked = {name: choice for name, choice in choices.items() if choice.average}
+def _sentences(metric: str, choices: Mapping[str, _Choice], over: str) -> str:
+    averages = {name: average for name, choice in choices.items() if (average := choice.average)}
     said = []
-    if ranked:
+    if averages:
         sign = 1 if is_better_low(metric) else -1
-        best = min(ranked, key=lambda name: sign * ranked[name].average.mean)  # type: ignore[union-attr]
-        others = [name for name in ranked if name != best]
-        ratios = in_logarithms(metric, [choice.averages for choice in ranked.values()])
-        tests = all_against([ranked[name].averages for name in others], ranked[best].averages, ratios)
-        average = ranked[best].average
-        assert average is not None
+        best = min(averages, key=lambda name: sign * averages[name].mean)
+        others = [name for name in averages if name != best]
+        by_seed = {name: choices[name].averages for name in averages}
+        ratios = in_logarithms(metric, by_seed.values())
+        tests = all_against([by_seed[name] for name in others], by_seed[best], ratios)
         said.append(
             f"Over {over}, **{markdown(best)}** has the {direction(metric)} average {title(metric)}: "
-            f"{number(average)} ({counted(average.n, 'seed')}). "
+            f"{number(averages[best])} ({counted(averages[best].n, 'seed')}). "
             f"{verdicts([*zip(others, tests, strict=True)])}".rstrip()
         )
-        spreads = {name: choice.spread for name, choice in ranked.items() if choice.spread}
+        spreads = {name: spread for name in averages if (spread := choices[name].spread)}
         least = min(spreads, key=lambda name: spreads[name].mean)
-        times = "× " if ranked[least].is_ratio else ""
+        times = "× " if choices[least].is_ratio else ""
         said.append(f"The smallest spread is that of {markdown(least)}: {times}{number(spreads[least])}.")
     for name, choice in choices.items():
         if choice.diverged:
             said.append(f"{markdown(name)} diverged in {choice.diverged} of {choice.runs} runs: no average.")
-        elif name not in ranked:
+        elif name not in averages:
             said.append(f"{markdown(name)} has no seed with all of these settings.")
-    return [" ".join(said)]
+    return " ".join(said)
