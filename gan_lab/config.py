@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -402,6 +402,8 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         missing = next(_missing(raw), None)
         if missing:
             raise UserError(f"{missing} has no value: give it one, as in {missing}=...")
+        for sentence in _unread(raw):
+            raise UserError(sentence)
         plain = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"the config cannot be resolved: {first_line(error)}") from error
@@ -416,6 +418,31 @@ def _missing(node: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
         elif isinstance(value, dict):
             yield from _missing(value, f"{prefix}{key}.")
+
+
+def _unread(raw: Mapping[Any, Any]) -> Iterator[str]:
+    """A sentence on each key that looks like one which is read, and that nothing reads.
+
+    A config may have keys of one's own, for others to refer to (`${norm.groups}`) or for an axis's object.
+    """
+    text = str(raw)
+    for prefix, model, node in _axes(raw):
+        if not isinstance(node, dict) or "_target_" in node:
+            continue
+        own = [key for key in node if key not in model.model_fields]
+        unread = [key for key in own if f"{{{key}}}" not in text and f".{key}}}" not in text]
+        known = [key for key in (*model.model_fields, *own) if key not in unread]
+        for key in unread:
+            if get_close_matches(key, known, 1, cutoff=0.8):
+                yield no_key(f"{prefix}{key}", [f"{prefix}{other}" for other in known])
+
+
+def _axes(raw: Mapping[Any, Any]) -> Iterator[tuple[str, type[BaseModel], Any]]:
+    """The prefix of its keys, the model and the node of the whole, and of each axis."""
+    yield "", Config, raw
+    for name, field in Config.model_fields.items():
+        if _is_axis(field.annotation):
+            yield f"{name}.", field.annotation, raw.get(name)
 
 
 def identity(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -467,7 +494,7 @@ def _no_choice(axis: str) -> str:
     return f"{axis} has no choice: take one of those in configs/{axis}, as in {example}"
 
 
-def _is_axis(annotation: Any) -> bool:
+def _is_axis(annotation: Any) -> TypeGuard[type[_Axis]]:
     return isinstance(annotation, type) and issubclass(annotation, _Axis)
 
 
@@ -484,7 +511,9 @@ def _sentence(error: ValidationError) -> str:
     if kind == "missing":
         return f"{key} has no value: give it one, as in {key}=..."
     if kind == "extra_forbidden":
-        return no_key(key, _like(parents, last))
+        section = _field(".".join(parents))
+        fields = section.annotation.model_fields if section and section.annotation else Config.model_fields
+        return no_key(key, [".".join([*parents, name]) for name in fields])
     if kind == "value_error":
         return f"{given} {first['ctx']['error']}"
     if kind == "literal_error" and field is not None:
@@ -502,17 +531,27 @@ def _sentence(error: ValidationError) -> str:
     return f"{given} is wrong ({first['msg']}): see `python train.py --cfg job` for what it should be"
 
 
-def no_key(key: str, like: str = "") -> str:
-    """What to say of a key that there is not; `like` is one that may be meant."""
+def no_key(key: str, known: Sequence[str]) -> str:
+    """What to say of a dotted key that is none of those known: the one that may be meant."""
+    like = _nearest(key, known)
     instead = f"take {like}" if like else "see `python train.py --cfg job` for those that there are"
     return f"{key} is no key of the config: {instead}"
 
 
-def _like(parents: Sequence[str], last: str) -> str:
-    """The key beside a misspelt one that is most like it, empty if none is."""
-    field = _field(".".join(parents))
-    beside = Config.model_fields if not parents else getattr(field and field.annotation, "model_fields", {})
-    return ".".join([*parents, *like]) if (like := get_close_matches(last, beside, 1)) else ""
+def _nearest(key: str, known: Sequence[str]) -> str:
+    """The known key that a misspelt one may mean, empty if none is like it.
+
+    Of the same name elsewhere, else beside it, else in a section that is misspelt too.
+    """
+    section, dot, name = key.rpartition(".")
+    namesakes = [other for other in known if other.rpartition(".")[2] == name]
+    if like := get_close_matches(key, namesakes, 1, cutoff=0):
+        return like[0]
+    beside = [other.rpartition(".")[2] for other in known if other.rpartition(".")[0] == section]
+    if like := get_close_matches(name, beside, 1):
+        return f"{section}{dot}{like[0]}"
+    as_deep = [] if beside else [other for other in known if other.count(".") == key.count(".")]
+    return next(iter(get_close_matches(key, as_deep, 1)), "")
 
 
 def _field(key: str) -> FieldInfo | None:

@@ -278,6 +278,37 @@ def test_every_file_begins_by_saying_what_it_is(path: Path) -> None:
     assert [line for line in comments if "@package" not in line]
 
 
+@pytest.mark.parametrize(
+    ("added", "meant"),
+    [
+        ("+norm.n_power_iteration=2", "norm.n_power_iterations"),
+        ("+arch.widht=2", "arch.width"),
+        ("+dataset.veryfy=false", "dataset.verify"),
+        ("+optimizer.g_beta=[0,0.9]", "optimizer.g_betas"),
+        ("+init.generatr=x", "init.generator"),
+        ("+train.iteration=4", "train.iterations"),
+        ("+sed=2", "seed"),
+    ],
+)
+def test_a_misspelt_key_that_is_added_would_be_read_by_nothing(added: str, meant: str) -> None:
+    key = re.escape(added.strip("+").partition("=")[0])
+    with pytest.raises(UserError, match=rf"^{key} is no key of the config: take {re.escape(meant)}$"):
+        load(compose([added]))
+
+
+def test_a_key_of_one_s_own_is_taken(tmp_path: Path) -> None:
+    load(compose(["+norm.note=mine", "+arch.blocks=3", "+comment=x"]))
+    load(compose(["+norm.scales=2", "norm.scale=${norm.scales}"]))  # like another, and read
+    load(compose(["+sed=2", "seed=${sed}"]))
+    (tmp_path / "norm").mkdir()
+    text = (CONFIGS / "norm/sn.yaml").read_text()
+    (tmp_path / "norm/typo.yaml").write_text(text + "warm_up_iterations: 3\n")
+    with pytest.raises(UserError, match=r"norm.warm_up_iterations .* take norm.warmup_iterations"):
+        load(compose(["norm=typo"], tmp_path))
+    (tmp_path / "norm/mine.yaml").write_text(text + "scale: ${.scales}\nscales: 3\n")
+    assert load(compose(["norm=mine"], tmp_path)).norm.scale == 3
+
+
 def test_a_folder_of_the_user_s_own_choices_is_found(tmp_path: Path) -> None:
     (tmp_path / "norm").mkdir()
     (tmp_path / "norm" / "mine.yaml").write_text("# Mine.\nname: mine\nestimator: null\n")

@@ -86,6 +86,8 @@ def test_a_misspelt_option_is_answered_by_hydra(
         ("nrom=sn", "norm"),
         ("iterations=5", "train.iterations"),
         ("norm.n_power_iteration=2", "norm.n_power_iterations"),
+        ("train.n_dis=2", "optimizer.n_dis"),
+        ("trian.iteration=2", "train.iterations"),
     ],
 )
 def test_a_misspelt_key_is_told_the_one_most_like_it(typed: str, meant: str) -> None:
@@ -105,7 +107,11 @@ def test_keys_that_the_config_has_are_not_called_misspelt() -> None:
     ]
     assert misspelt(words, AXES) is None
     assert misspelt(["norm=spectral"], AXES) is None  # Hydra lists the choices
-    assert "qqq is no key of the config: see" in str(misspelt(["qqq=1"], AXES))
+
+
+@pytest.mark.parametrize("key", ["qqq", "train.qqq", "qqq.qqq"])
+def test_a_key_that_is_like_none_is_told_where_to_look(key: str) -> None:
+    assert f"{key} is no key of the config: see" in str(misspelt([f"{key}=1"], AXES))
 
 
 def test_a_wrong_value_is_one_sentence_and_leaves_no_trace(train_py: Train, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
@@ -63,10 +62,7 @@ def misspelt(arguments: Sequence[str], axes: Sequence[str]) -> str | None:
     for key in typed:
         if key in known or key.startswith(("+", "~", "hydra.", "hydra/")):
             continue
-        _, _, last = key.rpartition(".")
-        elsewhere = [other for other in known if other.rpartition(".")[2] == last]
-        like = get_close_matches(key, known, 1) or elsewhere
-        return no_key(key, like[0] if like else "")
+        return no_key(key, known)
     return None
 
 
