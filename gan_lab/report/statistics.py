@@ -86,10 +86,12 @@ def mean(values: Sequence[float]) -> Mean | None:
 def welch(first: Sequence[float], second: Sequence[float]) -> float | None:
     """The two-sided p of Welch's t-test: how often means so far apart come by chance if the truths are equal.
 
-    None where it says nothing: fewer than two values on a side, or no spread on either.
+    None of fewer than two values on a side, or without spread on either; 1 where all values are equal.
     """
-    if min(len(first), len(second)) < 2 or (len(set(first)) == 1 and len(set(second)) == 1):
+    if min(len(first), len(second)) < 2:
         return None
+    if len(set(first)) == 1 and len(set(second)) == 1:
+        return 1.0 if first[0] == second[0] else None
     a, b = stdev(first) ** 2 / len(first), stdev(second) ** 2 / len(second)
     if a + b == 0:  # a spread too small for its square
         return None
@@ -98,7 +100,12 @@ def welch(first: Sequence[float], second: Sequence[float]) -> float | None:
 
 
 def paired(differences: Sequence[float]) -> float | None:
-    """The two-sided p of the paired t-test; None of fewer than two pairs, or where all differ by the same."""
+    """The two-sided p of the paired t-test; None of fewer than two pairs, or where all differ by the same.
+
+    1 where no pair differs: means are never closer, whatever the spread.
+    """
+    if len(differences) > 1 and not any(differences):
+        return 1.0
     d = standardized(differences)
     return None if d is None else _two_sided(d * math.sqrt(len(differences)), len(differences) - 1)
 

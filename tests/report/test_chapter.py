@@ -76,6 +76,21 @@ def test_where_there_is_no_difference_none_is_claimed(run: Callable[..., None], 
     assert re.search(r"it would take (\d+|more than 1000) seeds", open_)
 
 
+def test_settings_of_the_same_figures_are_not_said_to_lack_seeds(
+    run: Callable[..., None], outputs: Path
+) -> None:
+    for seed, level in enumerate((50.0, 47.0, 58.0)):
+        for norm, more in (("sn", 0), ("ssn", 0), ("none", 100 + seed)):
+            run({FID: level + more}, norm, seed)
+    text = chapter(outputs)
+    best = section(text, "Which setting is best")
+    assert "°" not in best.replace("; ° has", "")
+    assert "It is ahead of none by more than the noise. From ssn the noise cannot tell it." in best
+    open_ = section(text, "What cannot be told")
+    assert "ssn has the figures of sn in every seed." in open_
+    assert "Nothing of what was asked" not in open_
+
+
 def test_a_dependence_on_the_scale(run: Callable[..., None], outputs: Path) -> None:
     """SN is best at 1.4, strict SN does not care; KID says the opposite of FID."""
     rng = np.random.default_rng(2)

@@ -13,6 +13,7 @@ from gan_lab.report.statistics import (
     WELCH,
     Comparison,
     against,
+    all_against,
     bootstrap_mean,
     bootstrap_standardized,
     holm,
@@ -68,6 +69,15 @@ def test_it_says_nothing_where_it_cannot() -> None:
         bootstrap_mean([1.0]) is bootstrap_standardized([1.0]) is bootstrap_standardized([2.0, 2.0]) is None
     )
     assert spearman([1, 2], [3, 4], "ab") is spearman([1, 1, 1], [3, 4, 5], "abc") is None
+
+
+def test_what_does_not_differ_has_the_largest_p() -> None:
+    assert paired([0.0, 0.0]) == welch([2.0, 2.0], [2.0, 2.0, 2.0]) == 1
+    for spread in (1e-3, 1.0, 1e3):  # as does a mean difference of nothing with any spread
+        assert paired([-spread, spread]) == welch([-spread, spread], [spread, -spread]) == 1
+    same = {"0": [3.0], "1": [4.0]}
+    (found,) = all_against([same], same)
+    assert found.corrected == 1
 
 
 def test_one_side_without_spread_is_no_obstacle() -> None:

@@ -66,7 +66,9 @@ def open_questions(study: Study) -> list[str]:
     if found := differences(study.table):
         for group, cell in found.others:
             one = cell.against[0]
-            if one.corrected is not None and one.corrected >= ALPHA:
+            if one.differences and not any(one.differences):
+                items.append(f"{group.label} has the figures of {found.best.label} in every seed.")
+            elif one.corrected is not None and one.corrected >= ALPHA:
                 items.append(
                     f"Whether {group.label} differs from {found.best.label}: p = {probability(one.corrected)}"
                     f"{_to_settle(one)}."
