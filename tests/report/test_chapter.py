@@ -91,6 +91,27 @@ def test_settings_of_the_same_figures_are_not_said_to_lack_seeds(
     assert "Nothing of what was asked" not in open_
 
 
+def test_a_mean_of_the_runs_that_did_not_diverge_says_so(run: Callable[..., None], outputs: Path) -> None:
+    for seed in range(3):
+        run({FID: 50.0 + seed}, "sn", seed)
+        run({FID: 20.0 + seed}, "none", seed, state="finished" if seed else "diverged")
+    best = section(chapter(outputs), "Which setting is best")
+    assert "**none** has the lowest FID" in best
+    assert "of 2 runs), and 1 of its 3 runs diverged." in best
+
+
+def test_a_value_with_too_few_seeds_is_no_dependence_that_was_not_found(
+    run: Callable[..., None], outputs: Path
+) -> None:
+    finals = {0.5: (30.0, 34.0, 31.0), 1.0: (29.0, 33.0, 32.0), 2.0: (900.0,)}
+    for scale, reached in finals.items():
+        for seed, fid in enumerate(reached):
+            run({FID: fid}, "sn", seed, norm__scale=scale)
+    over = section(chapter(outputs), "FID over norm.scale")
+    assert "the noise cannot tell 0.5 from it; too few seeds for a test of 2." in over
+    assert "no dependence" not in over
+
+
 def test_a_dependence_on_the_scale(run: Callable[..., None], outputs: Path) -> None:
     """SN is best at 1.4, strict SN does not care; KID says the opposite of FID."""
     rng = np.random.default_rng(2)

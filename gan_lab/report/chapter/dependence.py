@@ -79,17 +79,19 @@ def _optimum(study: Study, line: Line, values: Values, name: str) -> str:
     ps = [(f"{x:g}", one.corrected) for x, one in zip(others, tests, strict=True)]
     level = [x for x, p in ps if p is not None and p >= ALPHA]
     apart = [x for x, p in ps if p is not None and p < ALPHA]
+    untested = [x for x, p in ps if p is None]
     where = f"{line_label(line)}: " if line_label(line) else ""
-    sentence = f"{where}{title(study.metric)} is {direction(study.metric)} at {name} = {best:g}"
-    sentence += f", {number(means[best])}"
-    if not level and not apart:
-        return markdown(f"{sentence}; too few seeds for a test.")
-    if level and not apart:
-        return markdown(
-            f"{sentence}; the noise cannot tell any other value from it: no dependence was found."
-        )
-    told = f"; beyond the noise from {listed(apart)}"
-    return markdown(sentence + told + (f", not from {listed(level)}." if level else "."))
+    said = [f"{where}{title(study.metric)} is {direction(study.metric)} at {name} = {best:g}"]
+    said[0] += f", {number(means[best])}"
+    if apart:
+        said.append(f"beyond the noise from {listed(apart)}{f', not from {listed(level)}' if level else ''}")
+    elif level and not untested:
+        said.append("the noise cannot tell any other value from it: no dependence was found")
+    elif level:
+        said.append(f"the noise cannot tell {listed(level)} from it")
+    if untested:
+        said.append("too few seeds for a test" + (f" of {listed(untested)}" if level or apart else ""))
+    return markdown(f"{'; '.join(said)}.")
 
 
 def _other_metrics(study: Study, lines: Sequence[tuple[Line, Values]], name: str) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from gan_lab.report.chapter.study import Figure, Points, Study
 from gan_lab.report.chapter.words import counted, direction, have, image, named
-from gan_lab.report.comparison import FINAL, title
+from gan_lab.report.comparison import FINAL, Group, title
 from gan_lab.report.differences import differences, probability, seeds
 from gan_lab.report.statistics import ALPHA, Comparison
 from gan_lab.report.tables import as_markdown, markdown, number
@@ -26,7 +26,7 @@ def best_setting(study: Study) -> tuple[list[str], list[Figure]]:
     words += [
         f"**{markdown(found.best.label)}** has the {direction(study.metric)} {title(study.metric)}: "
         f"{number(best)} (mean{' ± standard error' if best.error is not None else ''} of "
-        f"{counted(best.n, 'run')}). {verdicts(against)}"
+        f"{counted(best.n, 'run')}){_diverged(found.best)}. {verdicts(against)}"
     ]
     groups = [group for group in study.table.groups if column in group.cells]
     points: Points = {
@@ -42,6 +42,11 @@ def best_setting(study: Study) -> tuple[list[str], list[Figure]]:
         points,
     )
     return [*words, "", as_markdown([study.table]).strip(), "", image(figure)], [figure]
+
+
+def _diverged(group: Group) -> str:
+    """That a mean is of those runs only which did not diverge."""
+    return f", and {group.diverged} of its {len(group.runs)} runs diverged" if group.diverged else ""
 
 
 def verdicts(comparisons: Sequence[tuple[str, Comparison]]) -> str:
