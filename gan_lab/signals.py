@@ -14,11 +14,13 @@ class StopSignals:
 
     def __init__(self) -> None:
         self._first: float | None = None
+        self._wishes = 0
 
-    def repeats_first(self) -> bool:
-        """Note a signal; whether it is the first one again."""
+    def wish(self) -> int:
+        """Note a signal: which wish to stop it is, the first being 1; 0 where it repeats the first one."""
         now = time.monotonic()
-        if self._first is None:
-            self._first = now
-            return False
-        return now - self._first < AGAIN_S
+        if self._first is not None and now - self._first < AGAIN_S:
+            return 0
+        self._first = now if self._first is None else self._first
+        self._wishes += 1
+        return self._wishes

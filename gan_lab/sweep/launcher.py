@@ -29,7 +29,6 @@ plugins.register_missing()
 
 _sweep: Sweep | None = None  # the one that this process launches
 _signals = StopSignals()
-_is_stopping = False
 
 
 class Ended(SystemExit):
@@ -87,13 +86,11 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
     Runs that live elsewhere are left to it: only the line that waits for them ends.
     """
-    global _is_stopping
     assert _sweep is not None
-    if _signals.repeats_first():
+    if not (wish := _signals.wish()):
         return
-    if _is_stopping or _sweep.jobs:
+    if wish > 1 or _sweep.jobs:
         raise Ended(STOPPED_STATUS)
-    _is_stopping = True
     _sweep.launch.stop()
     if _signal_workers(_sweep.launch):
         print("stopping when each run has written a checkpoint (Ctrl-C: at once)", file=sys.stderr)

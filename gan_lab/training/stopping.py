@@ -51,7 +51,7 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received.append(number)
-        if self._signals.repeats_first():
+        if not self._signals.wish():
             return
         if not self._is_deferred or (self.signal_name and number == signal.SIGINT):
             self.signal_name = signal.Signals(number).name

@@ -17,7 +17,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     launch = types.SimpleNamespace(stop=lambda: did.append("no further run"))
     monkeypatch.setattr(launcher, "_sweep", types.SimpleNamespace(launch=launch, jobs=None))
     monkeypatch.setattr(launcher, "_signals", signals.StopSignals())
-    monkeypatch.setattr(launcher, "_is_stopping", False)
     monkeypatch.setattr(launcher.time, "sleep", lambda seconds: None)
     return did
 
