@@ -13,18 +13,21 @@ import yaml
 
 from gan_lab.errors import UserError
 from gan_lab.files import replacing
-from gan_lab.report.runs import MARKS, Run
+from gan_lab.report.grids import available, corner, is_grid, side_of
+from gan_lab.report.runs import MARKS, Run, one_of_each
 
 SUFFIX = ".tar.xz"
+SAMPLES = "samples"  # a run's folder of grids
 DIGITS = 6  # of a number in a packed record; metric/... keep all
 MOST_BYTES, MOST_FILES = 2**31, 200_000  # that an archive may hold
 
 
-def pack(runs: Sequence[Run], out: Path) -> int:
+def pack(runs: Sequence[Run], out: Path, samples: bool = False) -> int:
     """Write the records of these runs to `out`, and return its size in bytes.
 
-    The same runs give the same bytes. Numbers of metrics.jsonl are rounded to six digits, but for the metrics
-    themselves; lines that cannot be read are left out. Raises UserError where it cannot be written.
+    With `samples`, of one run of each setting the first images of its last grid too, as many as chapters and
+    pages show. The same runs give the same bytes. Numbers of metrics.jsonl are rounded to six digits, but for
+    the metrics themselves; lines that cannot be read are left out. Raises UserError where it cannot write.
     """
     if not out.name.endswith(SUFFIX):
         raise UserError(f"{out} does not end in {SUFFIX}: call it so")
@@ -34,13 +37,21 @@ def pack(runs: Sequence[Run], out: Path) -> int:
                 for run in runs:
                     path = run.directory.root / name
                     if path.is_file():
-                        content = PACKED.get(name, Path.read_bytes)(path)
-                        entry = tarfile.TarInfo(str(PurePosixPath(run.name, name)))
-                        entry.size = len(content)
-                        archive.addfile(entry, io.BytesIO(content))
+                        _add(archive, run, name, PACKED.get(name, Path.read_bytes)(path))
+            for run in (
+                one_of_each([run for run in runs if available(run.directory.samples)]) if samples else []
+            ):
+                *_, last = available(run.directory.samples).values()
+                _add(archive, run, f"{SAMPLES}/{last.name}", _first_images(last, side_of(run)))
     except OSError as error:
         raise UserError(f"the records cannot be packed ({error}): see to that") from error
     return out.stat().st_size
+
+
+def _add(archive: tarfile.TarFile, run: Run, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(str(PurePosixPath(run.name, name)))
+    entry.size = len(content)
+    archive.addfile(entry, io.BytesIO(content))
 
 
 @contextlib.contextmanager
@@ -67,8 +78,21 @@ def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
         left -= member.size
         if left < 0 or number >= MOST_FILES:
             raise ValueError("it is too large")
-        if member.isfile() and PurePosixPath(member.name).name in MARKS:
+        if member.isfile() and _is_of_a_record(PurePosixPath(member.name)):
             archive.extract(member, folder, set_attrs=False, filter="data")
+
+
+def _is_of_a_record(path: PurePosixPath) -> bool:
+    return path.name in MARKS or (path.parent.name == SAMPLES and is_grid(path))
+
+
+def _first_images(grid: Path, size: int) -> bytes:
+    out = io.BytesIO()
+    try:
+        corner(grid, size).save(out, "PNG", optimize=True)
+    except Exception as error:  # a damaged image can fail in any way
+        raise UserError(f"{grid} cannot be read ({error}): remove it, or pack without samples") from error
+    return out.getvalue()
 
 
 def _without_places(path: Path) -> bytes:

@@ -3,9 +3,11 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from PIL import Image
+
+from gan_lab.report.runs import Run
 
 TILES = 6  # of the grid's ten in each direction: the more runs there are, the more a whole grid would shrink
 PADDING = 2  # pixels around each image of a grid
@@ -30,12 +32,14 @@ class Grid:
     webp: bytes
 
 
+def is_grid(path: PurePath) -> bool:
+    """Whether a file is called as a grid is: by its iteration."""
+    return path.suffix == ".png" and path.stem.isascii() and path.stem.isdigit()
+
+
 def available(folder: Path) -> dict[int, Path]:
     """A run's grids by iteration, ascending."""
-    found = {
-        int(path.stem): path for path in folder.glob("*.png") if path.stem.isascii() and path.stem.isdigit()
-    }
-    return dict(sorted(found.items()))
+    return dict(sorted((int(path.stem), path) for path in folder.glob("*.png") if is_grid(path)))
 
 
 def shrink(folders: Sequence[tuple[Path, int]], budget: int) -> tuple[list[list[Grid]], list[str]]:
@@ -85,14 +89,26 @@ def _spread(paths: dict[int, Path], steps: int) -> dict[int, Path]:
     return dict(items[round(k * (len(items) - 1) / (steps - 1))] for k in range(steps))
 
 
-def _encode(path: Path, size: int, side: int, quality: int) -> bytes:
+def corner(path: Path, size: int, tiles: int = TILES) -> Image.Image:
+    """The first images of a grid, `tiles` in each direction, their side being `size` pixels.
+
+    The whole grid if that is 0. A damaged image can make it fail in any way.
+    """
     with Image.open(path, formats=("PNG",)) as image:
         if image.width * image.height > MOST_PIXELS:
             raise ValueError("it is too large")
-        pixels = image.convert("RGB")
-    cut = TILES * (size + PADDING) + PADDING
-    if size > 0 and pixels.width >= cut and pixels.height >= cut:
-        pixels = pixels.crop((0, 0, cut, cut))
+        cut = tiles * (size + PADDING) + PADDING if size > 0 else max(image.size)
+        return image.convert("RGB").crop((0, 0, min(cut, image.width), min(cut, image.height)))
+
+
+def side_of(run: Run) -> int:
+    """The side in pixels of one image of its grids; 0 where its config does not say."""
+    size = run.config.get("dataset.image_size")
+    return size if isinstance(size, int) else 0
+
+
+def _encode(path: Path, size: int, side: int, quality: int) -> bytes:
+    pixels = corner(path, size)
     pixels.thumbnail((side, side), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     pixels.save(out, "WEBP", quality=quality, method=2)

@@ -36,11 +36,10 @@ from gan_lab.report.runs import (
     Run,
     differing,
     find,
+    one_of_each,
     passed_over,
-    settings,
     text,
     value,
-    values,
     where,
 )
 from gan_lab.report.sections import SCALE, TARGETS, is_shown, layers, sections
@@ -247,13 +246,8 @@ def _add_grids(runs: Sequence[Run], entries: dict[str, dict[str, Any]], pack: Pa
     """Give the entries their sample grids: every run's, or with many runs those of one of each setting."""
     chosen = list(runs)
     if len(runs) > MOST_RUNS_OF_GRIDS:
-        keys = settings(runs)
-        chosen = list({values(run, keys): run for run in reversed(runs)}.values())[::-1]
-    sizes = [run.config.get("dataset.image_size") for run in chosen]
-    folders = [
-        (run.directory.samples, size if isinstance(size, int) else 0)
-        for run, size in zip(chosen, sizes, strict=True)
-    ]
+        chosen = one_of_each(runs)
+    folders = [(run.directory.samples, grids.side_of(run)) for run in chosen]
     shrunk, unread = grids.shrink(folders, IMAGES_BUDGET)
     for run, some in zip(chosen, shrunk, strict=True):
         entries[run.name]["grids"] = [[grid.iteration, *pack.image(grid.webp)] for grid in some]

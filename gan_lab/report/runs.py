@@ -295,6 +295,15 @@ def values(run: Run, keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(value(run, key) for key in keys)
 
 
+def one_of_each(runs: Sequence[Run]) -> list[Run]:
+    """The first run of each setting."""
+    keys = settings(runs)
+    found: dict[tuple[str, ...], Run] = {}
+    for run in runs:
+        found.setdefault(values(run, keys), run)
+    return list(found.values())
+
+
 def key_name(key: str) -> str:
     """A key as people say it: `norm` for norm.name."""
     return key.removesuffix(".name") if key in AXIS_KEYS else key

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from synthetic_runs import make_run, make_sweep
 
 from gan_lab.commands import compare, pack_records
@@ -23,9 +24,9 @@ def outputs(tmp_path: Path) -> Path:
     return root
 
 
-def packed(outputs: Path, name: str = "runs.tar.xz") -> Path:
+def packed(outputs: Path, name: str = "runs.tar.xz", *options: str) -> Path:
     out = outputs.parent / name
-    assert pack_records.main([str(outputs), "--out", str(out)]) == 0
+    assert pack_records.main([str(outputs), "--out", str(out), *options]) == 0
     return out
 
 
@@ -59,6 +60,32 @@ def test_what_was_unpacked_packs_to_the_same(outputs: Path, tmp_path: Path) -> N
     archive = packed(outputs)
     assert pack_records.main([str(archive), "--out", str(tmp_path / "again.tar.xz")]) == 0
     assert (tmp_path / "again.tar.xz").read_bytes() == archive.read_bytes()
+
+
+def test_samples_are_the_first_images_of_one_run_of_each_setting(outputs: Path, tmp_path: Path) -> None:
+    archive = packed(outputs, "runs.tar.xz", "--samples")
+    runs, _ = find(outputs)
+    with opened(archive) as folder:
+        grids = {path.relative_to(folder) for path in folder.rglob("samples/*")}
+        for grid in grids:
+            with Image.open(outputs / grid) as whole, Image.open(folder / grid) as kept:
+                assert kept.width == min(whole.width, 6 * 34 + 2)
+                assert kept.tobytes() == whole.convert("RGB").crop((0, 0, *kept.size)).tobytes()
+        with_grids = [run for run in runs if any(run.directory.samples.glob("*.png"))]
+        settings = {run.name.rpartition("/")[0] + str(run.config["norm.scale"]) for run in with_grids}
+        assert len(grids) == len(settings) == 4
+    assert packed(outputs, "again.tar.xz", "--samples").read_bytes() == archive.read_bytes()
+    again = tmp_path / "unpacked.tar.xz"
+    assert pack_records.main([str(archive), "--out", str(again), "--samples"]) == 0
+    assert again.read_bytes() == archive.read_bytes()
+
+
+def test_samples_that_cannot_be_read_are_named(outputs: Path) -> None:
+    for grid in outputs.rglob("samples/*.png"):
+        grid.write_bytes(grid.read_bytes()[:40])
+    with pytest.raises(UserError, match=r"samples/\d+\.png cannot be read .*: remove it, or pack without"):
+        packed(outputs, "runs.tar.xz", "--samples")
+    assert not (outputs.parent / "runs.tar.xz").exists()
 
 
 def test_metrics_keep_all_digits_and_the_rest_six(outputs: Path) -> None:

@@ -266,6 +266,19 @@ def test_packed_records_give_the_same_chapter(run: Callable[..., None], outputs:
     assert chapter(archive) == chapter(outputs)
 
 
+def test_packed_samples_give_the_same_sheet(run: Callable[..., None], outputs: Path) -> None:
+    for norm in ("none", "sn", "bssn"):
+        for seed in range(2):
+            run({FID: 50.0 + seed}, norm, seed, grids=2 if norm != "none" else 0)
+    archive = outputs.parent / "outputs.tar.xz"
+    assert pack_records.main([str(outputs), "--out", str(archive), "--samples"]) == 0
+    of_folder, sheet = chapter(outputs), (outputs.parent / "study/samples.png").read_bytes()
+    (outputs.parent / "study/samples.png").unlink()
+    assert chapter(archive) == of_folder
+    assert (outputs.parent / "study/samples.png").read_bytes() == sheet
+    assert "From the same latents, left to right and down: bssn, sn." in of_folder
+
+
 def test_the_page_and_samples_lie_next_to_it(run: Callable[..., None], outputs: Path) -> None:
     for norm in ("sn", "bssn"):
         run({FID: 20.0}, norm, grids=1)

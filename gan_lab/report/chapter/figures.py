@@ -9,7 +9,7 @@ from PIL import Image
 from gan_lab.errors import UserError
 from gan_lab.files import replacing
 from gan_lab.report.chapter.study import Figure
-from gan_lab.report.grids import available
+from gan_lab.report.grids import PADDING, available, corner, side_of
 from gan_lab.report.runs import Run
 
 # Okabe and Ito's, which read the same with and without a colour deficiency.
@@ -107,11 +107,10 @@ def draw_samples(samples: Sequence[tuple[str, Run]], path: Path) -> None:
 
 
 def _corner(run: Run) -> Image.Image:
-    size = run.config.get("dataset.image_size")
-    cut = TILES * ((size if isinstance(size, int) else 32) + 2) + 2
     *_, last = available(run.directory.samples).values()
+    size = side_of(run) or 32
     try:
-        with Image.open(last, formats=("PNG",)) as image:
-            return image.convert("RGB").crop((0, 0, min(cut, image.width), min(cut, image.height)))
+        return corner(last, size, TILES)
     except Exception:  # a damaged image can fail in any way
+        cut = TILES * (size + PADDING) + PADDING
         return Image.new("RGB", (cut, cut), "white")
