@@ -78,8 +78,8 @@ def exit_status(main: Callable[[], int | None]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        reason = f"{error.filename} cannot be used ({error.strerror})" if error.filename else error
-        print(f"error: {reason}", file=sys.stderr)
+        reason = f"{error.filename} cannot be used ({error.strerror}): mend that, or give another place"
+        print(f"error: {reason if error.filename else error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("stopped: nothing half-made is left, the same command starts again", file=sys.stderr)
         return STOPPED

@@ -96,7 +96,7 @@ def test_tables_are_printed_in_any_encoding(
         (
             PermissionError(13, "Permission denied", "a/file"),
             2,
-            "error: a/file cannot be used (Permission de",
+            "error: a/file cannot be used (Permission denied): mend that, or give another place\n",
         ),
         (ConnectionError("the server is gone"), 2, "error: the server is gone\n"),
         (KeyboardInterrupt(), 130, "stopped: "),
