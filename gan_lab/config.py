@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from gan_lab import presets, shell
 from gan_lab.errors import UserError, first_line, one_line
+from gan_lab.overrides import no_key, unreadable
 
 FOREVER = 10**12  # iterations
 MEASURES: dict[str, Any] = {"identity": False}  # marks a key that cannot change what a run computes
@@ -326,23 +327,61 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictCon
 
     `config_dir` is a folder of the user's own choices, like `--config-dir`.
     """
+    from hydra.errors import HydraException
+
+    if sentence := unreadable(overrides):
+        raise UserError(sentence)
+    try:
+        return _composed(overrides, config_dir)
+    except (HydraException, OmegaConfBaseException) as error:
+        if sentence := misspelt(overrides, config_dir):
+            raise UserError(sentence) from error
+        reason = one_line(error).partition("Config search path")[0]
+        hint = "" if config_dir else " (a choice of your own needs --config-dir)"
+        raise UserError(f"the overrides are wrong: {reason}{hint}") from error
+
+
+def misspelt(overrides: Sequence[str], config_dir: Path | None = None) -> str | None:
+    """A sentence on the first key that the config lacks, with the one that is meant; None where it has all.
+
+    Of overrides that Hydra has refused, whose own answer is how to add that key.
+    """
+    from hydra.errors import HydraException
+
+    axes = [folder.name for folder in presets.CONFIGS.iterdir()]
+    typed = {override.partition("=")[0]: override for override in overrides}
+    chosen = [override.partition(",")[0] for key, override in typed.items() if key in axes]
+    try:
+        composed = OmegaConf.to_container(_composed(chosen, config_dir), resolve=False)
+    except (HydraException, OmegaConfBaseException):
+        return None
+    known = sorted({*axes, *_keys(composed)})
+    for key in typed:
+        if key not in known and not key.startswith(("+", "~", "hydra.", "hydra/")):
+            return no_key(key, known)
+    return None
+
+
+def _composed(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
 
     presets.register()
     GlobalHydra.instance().clear()
     search = []
     if config_dir:
         search = [f"hydra.searchpath=[{shell.quoted(f'file://{config_dir.expanduser().resolve()}')}]"]
-    try:
-        with initialize_config_dir(str(presets.CONFIGS), version_base="1.3"):
-            return hydra_compose("train", [*overrides, *search])
-    except (HydraException, OmegaConfBaseException) as error:
-        reason = one_line(error).partition("Config search path")[0]
-        hint = "" if config_dir else " (a choice of your own needs --config-dir)"
-        raise UserError(f"the overrides are wrong: {reason}{hint}") from error
+    with initialize_config_dir(str(presets.CONFIGS), version_base="1.3"):
+        return hydra_compose("train", [*overrides, *search])
+
+
+def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of what a config holds, folders and values."""
+    if isinstance(config, dict):
+        for name, value in config.items():
+            yield f"{prefix}{name}"
+            yield from _keys(value, f"{prefix}{name}.")
 
 
 def load(cfg: DictConfig, ranks: int = 1) -> Config:
@@ -529,29 +568,6 @@ def _sentence(error: ValidationError) -> str:
     if kind == "string_type":
         return f"{given} must be a string: quote it"
     return f"{given} is wrong ({first['msg']}): see `python train.py --cfg job` for what it should be"
-
-
-def no_key(key: str, known: Sequence[str]) -> str:
-    """What to say of a dotted key that is none of those known: the one that may be meant."""
-    like = _nearest(key, known)
-    instead = f"take {like}" if like else "see `python train.py --cfg job` for those that there are"
-    return f"{key} is no key of the config: {instead}"
-
-
-def _nearest(key: str, known: Sequence[str]) -> str:
-    """The known key that a misspelt one may mean, empty if none is like it.
-
-    Of the same name elsewhere, else beside it, else in a section that is misspelt too.
-    """
-    section, dot, name = key.rpartition(".")
-    namesakes = [other for other in known if other.rpartition(".")[2] == name]
-    if like := get_close_matches(key, namesakes, 1, cutoff=0):
-        return like[0]
-    beside = [other.rpartition(".")[2] for other in known if other.rpartition(".")[0] == section]
-    if like := get_close_matches(name, beside, 1):
-        return f"{section}{dot}{like[0]}"
-    as_deep = [] if beside else [other for other in known if other.count(".") == key.count(".")]
-    return next(iter(get_close_matches(key, as_deep, 1)), "")
 
 
 def _field(key: str) -> FieldInfo | None:

@@ -296,6 +296,29 @@ def test_a_misspelt_key_that_is_added_would_be_read_by_nothing(added: str, meant
         load(compose([added]))
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("norm.scal=2", r"norm\.scal is no key of the config: take norm\.scale"),
+        ("metric=lite", "metric is no key of the config: take metrics"),
+        ("metrics.digits.num_generate=5", r".*: take metrics\.digits\.num_generated"),
+        ("outputs/run", r"the argument outputs/run has no =: write key=value.*"),
+        ("dataset.path=my folder (2)", "the argument .* cannot be read: quote its value.*"),
+    ],
+)
+def test_what_cannot_be_composed_says_what_to_type(typed: str, said: str) -> None:
+    with pytest.raises(UserError, match=f"^{said}$"):
+        compose(["norm=sn", "metrics=digits", typed])
+
+
+def test_a_key_of_one_s_own_choice_is_known_too(tmp_path: Path) -> None:
+    (tmp_path / "norm").mkdir()
+    (tmp_path / "norm/mine.yaml").write_text((CONFIGS / "norm/sn.yaml").read_text() + "groups: 3\n")
+    assert compose(["norm=mine", "norm.groups=4"], tmp_path).norm.groups == 4
+    with pytest.raises(UserError, match=r"^norm\.group is no key of the config: take norm\.groups$"):
+        compose(["norm=mine", "norm.group=4"], tmp_path)
+
+
 def test_a_key_of_one_s_own_is_taken(tmp_path: Path) -> None:
     load(compose(["+norm.note=mine", "+arch.blocks=3", "+comment=x"]))
     load(compose(["+norm.scales=2", "norm.scale=${norm.scales}"]))  # like another, and read

@@ -114,13 +114,13 @@ def exit_status(main: Callable[[], object]) -> int:
     if sentence := arguments.unreadable(sys.argv[1:]) or arguments.misses_a_choice(sys.argv[1:], axes):
         print(f"error: {sentence}", file=sys.stderr)
         return WRONG_CONFIG
-    status = _status(main, axes)
+    status = _status(main)
     if _sweep is not None:
         status = _sweep.close(status)
     return status
 
 
-def _status(main: Callable[[], object], axes: list[str]) -> int:
+def _status(main: Callable[[], object]) -> int:
     try:
         main()
     except Ended as end:
@@ -129,7 +129,7 @@ def _status(main: Callable[[], object], axes: list[str]) -> int:
         if stop.code != 1:
             return int(stop.code or 0)
         # Hydra has refused the command line: the config is wrong.
-        if sentence := arguments.misspelt(sys.argv[1:], axes):
+        if sentence := arguments.misspelt(sys.argv[1:]):
             print(f"error: {sentence}", file=sys.stderr)
         return WRONG_CONFIG
     except KeyboardInterrupt:
