@@ -198,7 +198,10 @@ def _own_choices(directory: RunDirectory, config_dir: Path | None = None) -> lis
         chosen = [f"dataset={_dataset_choice(name, dataset['prepare'], config_dir)}", f"dataset.name={name}"]
         chosen += [f"metrics=[{','.join(map(_choice, metrics))}]"] if metrics else []
         nodes = {name: {**node} for name, node in metrics.items()}
-        return [*chosen, *_values("dataset", {**dataset, "prepare": prepare}), *_values("metrics", nodes)]
+        images = {key: value for key, value in dataset.items() if not isinstance(value, dict)}
+        # A dataset may have been given keys of the user's own, which the choice does not have.
+        chosen += [f"++{override}" for override in _values("dataset", images)]
+        return [*chosen, *_values("dataset.prepare", prepare), *_values("metrics", nodes)]
     except (LookupError, TypeError, AttributeError) as error:  # it can be wrong in any way
         raise UserError(
             f"{directory.config} is damaged or of another version: name a dataset with --against"
@@ -240,7 +243,7 @@ def _values(prefix: str, node: dict[str, Any]) -> Iterator[str]:
 def _compose(own: Sequence[str], overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
     """The plain config of these choices; what was typed replaces what is a run's own."""
     typed = {override.partition("=")[0].lstrip("+~") for override in overrides}
-    kept = [one for one in own if not _is_replaced(one.partition("=")[0], typed)]
+    kept = [one for one in own if not _is_replaced(one.partition("=")[0].lstrip("+"), typed)]
     return resolved(compose([*kept, *overrides], config_dir))
 
 

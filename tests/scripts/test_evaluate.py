@@ -205,6 +205,12 @@ def test_the_dataset_and_protocols_of_a_run_are_composed_anew_with_its_own_value
     assert paper["extractor"]["weights"] == "/w"
 
 
+def test_keys_that_a_user_added_to_a_dataset_are_no_obstacle(tmp_path: Path) -> None:
+    prepare = {"_target_": "gan_lab.data.folder.prepare", "path": "/elsewhere"}
+    config = composed(tmp_path, {**FOLDER, "prepare": prepare, "note": "mine", "more": {"a": 1}}, {})
+    assert config["dataset"].items() >= {**FOLDER, "note": "mine"}.items()
+
+
 PREPARE: dict[str, Any] = {"prepare": {}}
 CALL = "${oc.create:{_target_:os.mkdir,path:MARKER}}"
 
