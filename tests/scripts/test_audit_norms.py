@@ -103,7 +103,7 @@ def test_generators_and_networks_without_a_norm(
     [
         (["nowhere"], "nowhere is neither a run's directory nor an override"),
         (["norm=nothing"], "Could not find 'norm/nothing'"),
-        (["norm.scael=1", "arch.width=0.1"], "Could not override 'norm.scael'"),
+        (["norm.scael=1", "arch.width=0.1"], "norm.scael is no key of the config: take norm.scale"),
         (["dataset.image_size=33"], "arch=dcgan has no shape for dataset.image_size=33"),
     ],
 )
