@@ -329,12 +329,10 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictCon
     """
     from hydra.errors import HydraException
 
-    if sentence := unreadable(overrides):
-        raise UserError(sentence)
     try:
         return _composed(overrides, config_dir)
     except (HydraException, OmegaConfBaseException) as error:
-        if sentence := misspelt(overrides, config_dir):
+        if sentence := unreadable(overrides) or misspelt(overrides, config_dir):
             raise UserError(sentence) from error
         reason = one_line(error).partition("Config search path")[0]
         hint = "" if config_dir else " (a choice of your own needs --config-dir)"
@@ -348,7 +346,7 @@ def misspelt(overrides: Sequence[str], config_dir: Path | None = None) -> str | 
     """
     from hydra.errors import HydraException
 
-    axes = [folder.name for folder in presets.CONFIGS.iterdir()]
+    axes = presets.axes()
     typed = {override.partition("=")[0]: override for override in overrides}
     chosen = [override.partition(",")[0] for key, override in typed.items() if key in axes]
     try:

@@ -27,6 +27,11 @@ SWEEPS: dict[str, dict[str, str | None]] = {
 ADDED = ("norms", "strict")  # with strict SN or no norm, of which the public code has neither
 
 
+def axes() -> list[str]:
+    """The axes of the config, of which a command line takes choices."""
+    return [folder.name for folder in CONFIGS.iterdir()]
+
+
 def register() -> None:
     """Make every sweep of the table a choice that Hydra knows; before it composes anything."""
     from hydra.core.config_store import ConfigStore  # slow, and not needed to read what was composed

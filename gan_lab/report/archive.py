@@ -38,9 +38,8 @@ def pack(runs: Sequence[Run], out: Path, samples: bool = False) -> int:
                     path = run.directory.root / name
                     if path.is_file():
                         _add(archive, run, name, PACKED.get(name, Path.read_bytes)(path))
-            for run in (
-                one_of_each([run for run in runs if available(run.directory.samples)]) if samples else []
-            ):
+            with_grids = [run for run in runs if samples and available(run.directory.samples)]
+            for run in one_of_each(with_grids):
                 *_, last = available(run.directory.samples).values()
                 _add(archive, run, f"{SAMPLES}/{last.name}", _first_images(last, side_of(run)))
     except OSError as error:

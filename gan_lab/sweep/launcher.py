@@ -110,8 +110,8 @@ def _signal_workers(launch: Launch) -> bool:
 
 def exit_status(main: Callable[[], object]) -> int:
     """Call Hydra's `main`; returns its run's exit status, or the worst of a sweep after the closing table."""
-    axes = [folder.name for folder in presets.CONFIGS.iterdir()]
-    if sentence := arguments.unreadable(sys.argv[1:]) or arguments.misses_a_choice(sys.argv[1:], axes):
+    typed = sys.argv[1:]
+    if sentence := arguments.unreadable(typed) or arguments.misses_a_choice(typed, presets.axes()):
         print(f"error: {sentence}", file=sys.stderr)
         return WRONG_CONFIG
     status = _status(main)

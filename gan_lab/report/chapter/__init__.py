@@ -14,6 +14,7 @@ from gan_lab.report.chapter.ranking import best_setting, open_questions
 from gan_lab.report.chapter.study import Chapter, Figure, Study
 from gan_lab.report.chapter.words import counted, listed
 from gan_lab.report.comparison import Table, by_protocol, compare, grouped, read_scores
+from gan_lab.report.grids import available
 from gan_lab.report.runs import Damaged, Run, key_name, passed_over, settings
 from gan_lab.report.tables import markdown
 
@@ -73,7 +74,7 @@ def _about(runs: Sequence[Run]) -> str:
 def _samples(study: Study, most: int = 12) -> list[tuple[str, Run]]:
     shown = []
     for group in study.table.groups[:most]:
-        run = next((run for run in group.runs if any(run.directory.samples.glob("*.png"))), None)
+        run = next((run for run in group.runs if available(run.directory.samples)), None)
         if run:
             shown.append((group.label, run))
     return shown

@@ -81,8 +81,10 @@ def _optimum(study: Study, line: Line, values: Values, name: str) -> str:
     apart = [x for x, p in ps if p is not None and p < ALPHA]
     untested = [x for x, p in ps if p is None]
     where = f"{line_label(line)}: " if line_label(line) else ""
-    said = [f"{where}{title(study.metric)} is {direction(study.metric)} at {name} = {best:g}"]
-    said[0] += f", {number(means[best])}"
+    optimum = (
+        f"{title(study.metric)} is {direction(study.metric)} at {name} = {best:g}, {number(means[best])}"
+    )
+    said = [where + optimum]
     if apart:
         said.append(f"beyond the noise from {listed(apart)}{f', not from {listed(level)}' if level else ''}")
     elif level and not untested:
